@@ -1,0 +1,44 @@
+# What makes a machine this machine, and where its scheduler and its time stand (design rule 2).
+
+@0xf1b86d2e93c05a47;
+
+using A = import "annotations.capnp";
+
+struct MachineConfig $A.rank(0) {
+  # Chosen when the machine is made; constant for its life.
+  memory @0 :UInt64 = 536870912 $A.unit("bytes");
+  cpus @1 :UInt16 = 1;
+  cpuModel @2 :Text = "nestor-v1";
+  tickHz @3 :UInt64 = 1000000000 $A.unit("Hz");
+  # Ticks in a second of guest time: the frequency of the TSC.
+  ticksPerInstruction @4 :UInt32 = 1;
+  turn @5 :UInt32 = 20000 $A.unit("instructions");
+  # Length of a scheduler turn.
+  startTime @6 :Int64 = 1735689600 $A.unit("seconds since 1970");
+  # What the real-time clock shows at tick 0.
+  seed @7 :UInt64 = 0x4e6573746f722121 $A.hex;
+  # Of the generators behind RDRAND and RDSEED.
+}
+
+enum Ending {
+  running @0;
+  poweredOff @1;
+  debugExit @2;
+  resetRequested @3;
+  tripleFault @4;
+}
+
+struct Machine $A.rank(1) {
+  count @0 :UInt64 $A.unit("instructions");
+  # Machine-wide position.
+  idleTicks @1 :UInt64 $A.unit("ticks");
+  # Ticks that passed while every vCPU idled: ticks = count * ticksPerInstruction + idleTicks.
+  owner @2 :UInt16;
+  # Whose turn it is.
+  turnLeft @3 :UInt32 $A.unit("instructions");
+  fruitlessJumps @4 :UInt32;
+  # Idle jumps in a row that woke nobody.
+  ending @5 :Ending;
+  exitStatus @6 :UInt8;
+  # With debugExit.
+}
