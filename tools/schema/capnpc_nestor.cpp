@@ -1,0 +1,65 @@
+// capnpc-nestor: the Cap'n Proto compiler plugin that turns schema/*.capnp into live state
+// (design rule 1). `capnp compile` runs it with a CodeGeneratorRequest on stdin, in the output
+// folder; for schema/x.capnp it writes there x.hpp, x.cpp, x.layout (one line per promise, for the
+// freeze check) and x.d (what the outputs depend on, for ninja).
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include <capnp/message.h>
+#include <capnp/serialize.h>
+
+#include "tools/schema/model.hpp"
+
+namespace {
+
+using nestor::schema::File;
+
+void write(const std::string& name, const std::string& text) {
+    std::ofstream out(name, std::ios::binary | std::ios::trunc);
+    out << text;
+    out.close();
+    if (!out) {
+        throw std::runtime_error("cannot write " + name);
+    }
+}
+
+std::string dependencies(const File& file) {
+    const std::string base = "engine/state/" + file.stem;
+    std::string out = base + ".hpp " + base + ".cpp " + base + ".layout:";
+    for (const auto& import : file.imports) {
+        out += " " + import;
+    }
+    return out + "\n";
+}
+
+void run() {
+    capnp::ReaderOptions options;
+    options.traversalLimitInWords = 1 << 28;
+    capnp::StreamFdMessageReader message(0, options);
+    const auto request = message.getRoot<capnp::schema::CodeGeneratorRequest>();
+    for (auto requested : request.getRequestedFiles()) {
+        const auto file = nestor::schema::read_file(request, requested);
+        write(file.stem + ".hpp", nestor::schema::emit_header(file));
+        write(file.stem + ".cpp", nestor::schema::emit_source(file));
+        write(file.stem + ".layout", nestor::schema::emit_layout(file));
+        write(file.stem + ".d", dependencies(file));
+    }
+}
+
+} // namespace
+
+int main() {
+    try {
+        run();
+    } catch (const kj::Exception& error) {
+        std::fprintf(stderr, "capnpc-nestor: %s\n", error.getDescription().cStr());
+        return 1;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "capnpc-nestor: %s\n", error.what());
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,588 @@
+// Reads the compiler's CodeGeneratorRequest into the model of model.hpp.
+//
+// Cap'n Proto spreads a struct's groups and unions over nodes of their own that share the parent's
+// data and pointer sections; each becomes a Struct with is_part set. A node with discriminants has
+// its union split off: a named union is nothing but that union, an anonymous one becomes the last
+// member, `value`.
+#include "tools/schema/model.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <stdexcept>
+
+namespace nestor::schema {
+
+namespace {
+
+using capnp::schema::Node;
+using capnp::schema::Type;
+using capnp::schema::Value;
+
+// Annotations of schema/annotations.capnp.
+constexpr std::uint64_t fixed_id = 0xd1d3f5a1c0e44a01;
+constexpr std::uint64_t unit_id = 0xd1d3f5a1c0e44a02;
+constexpr std::uint64_t vmcs_id = 0xd1d3f5a1c0e44a03;
+constexpr std::uint64_t rank_id = 0xd1d3f5a1c0e44a04;
+constexpr std::uint64_t policy_id = 0xd1d3f5a1c0e44a05;
+constexpr std::uint64_t hex_id = 0xd1d3f5a1c0e44a06;
+
+std::string stem_of(std::string path) {
+    path = path.substr(path.rfind('/') + 1);
+    return path.substr(0, path.rfind('.'));
+}
+
+std::string one_line(std::string text) {
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    while (!text.empty() && text.back() == ' ') {
+        text.pop_back();
+    }
+    return text;
+}
+
+/// Width and signedness of a scalar; bits 0 where the type is none.
+struct Scalar {
+    Kind kind = Kind::nothing;
+    unsigned bits = 0;
+};
+
+Scalar scalar_of(Type::Reader type) {
+    switch (type.which()) {
+    case Type::BOOL:
+        return {Kind::boolean, 1};
+    case Type::INT8:
+        return {Kind::signed_integer, 8};
+    case Type::INT16:
+        return {Kind::signed_integer, 16};
+    case Type::INT32:
+        return {Kind::signed_integer, 32};
+    case Type::INT64:
+        return {Kind::signed_integer, 64};
+    case Type::UINT8:
+        return {Kind::unsigned_integer, 8};
+    case Type::UINT16:
+        return {Kind::unsigned_integer, 16};
+    case Type::UINT32:
+        return {Kind::unsigned_integer, 32};
+    case Type::UINT64:
+        return {Kind::unsigned_integer, 64};
+    case Type::ENUM:
+        return {Kind::enumeration, 16};
+    default:
+        return {};
+    }
+}
+
+/// The wire bits of a scalar default: what the stored value is XORed with.
+std::uint64_t default_bits(Value::Reader value) {
+    switch (value.which()) {
+    case Value::BOOL:
+        return value.getBool() ? 1 : 0;
+    case Value::INT8:
+        return static_cast<std::uint8_t>(value.getInt8());
+    case Value::INT16:
+        return static_cast<std::uint16_t>(value.getInt16());
+    case Value::INT32:
+        return static_cast<std::uint32_t>(value.getInt32());
+    case Value::INT64:
+        return static_cast<std::uint64_t>(value.getInt64());
+    case Value::UINT8:
+        return value.getUint8();
+    case Value::UINT16:
+        return value.getUint16();
+    case Value::UINT32:
+        return value.getUint32();
+    case Value::UINT64:
+        return value.getUint64();
+    case Value::ENUM:
+        return value.getEnum();
+    default:
+        return 0;
+    }
+}
+
+class Reader final {
+public:
+    Reader(capnp::schema::CodeGeneratorRequest::Reader request,
+           capnp::schema::CodeGeneratorRequest::RequestedFile::Reader requested) {
+        for (auto node : request.getNodes()) {
+            nodes_.emplace(node.getId(), node);
+        }
+        for (auto info : request.getSourceInfo()) {
+            infos_.emplace(info.getId(), info);
+        }
+        file_.path = requested.getFilename().cStr();
+        file_.stem = stem_of(file_.path);
+        file_id_ = requested.getId();
+        const auto folder = file_.path.substr(0, file_.path.rfind('/') + 1);
+        for (auto import : requested.getImports()) {
+            const std::string name = import.getName().cStr();
+            file_.imports.push_back(name.starts_with('/') ? name.substr(1) : folder + name);
+        }
+    }
+
+    File read() {
+        read_scope(file_id_);
+        order_structs();
+        check_names();
+        return std::move(file_);
+    }
+
+private:
+    [[noreturn]] void refuse(const std::string& where, const std::string& why) const {
+        throw std::runtime_error(file_.path + ": " + where + ": " + why);
+    }
+
+    Node::Reader node(std::uint64_t id) const {
+        const auto found = nodes_.find(id);
+        if (found == nodes_.end()) {
+            refuse("node " + std::to_string(id), "is not in the compiler's request");
+        }
+        return found->second;
+    }
+
+    /// Names of the scopes around a node, outermost first, without the file.
+    std::vector<std::string> scopes(std::uint64_t id) const {
+        const auto n = node(id);
+        if (n.isFile()) {
+            return {};
+        }
+        auto names = scopes(n.getScopeId());
+        names.emplace_back(n.getDisplayName().cStr() + n.getDisplayNamePrefixLength());
+        return names;
+    }
+
+    std::string cpp_name(std::uint64_t id) const {
+        std::string name;
+        for (const auto& part : scopes(id)) {
+            name += camel_case(part);
+        }
+        return name;
+    }
+
+    std::string dotted_name(std::uint64_t id) const {
+        std::string name;
+        for (const auto& part : scopes(id)) {
+            name += (name.empty() ? "" : ".") + part;
+        }
+        return name;
+    }
+
+    std::uint64_t file_of(std::uint64_t id) const {
+        const auto n = node(id);
+        return n.isFile() ? id : file_of(n.getScopeId());
+    }
+
+    std::string comment_of(std::uint64_t id) const {
+        const auto found = infos_.find(id);
+        return found == infos_.end() ? "" : one_line(found->second.getDocComment().cStr());
+    }
+
+    std::string member_comment(std::uint64_t id, unsigned index) const {
+        const auto found = infos_.find(id);
+        if (found == infos_.end() || index >= found->second.getMembers().size()) {
+            return "";
+        }
+        return one_line(found->second.getMembers()[index].getDocComment().cStr());
+    }
+
+    void use_type(std::uint64_t id) {
+        const auto other = file_of(id);
+        if (other != file_id_) {
+            file_.used_stems.insert(stem_of(node(other).getDisplayName().cStr()));
+        }
+    }
+
+    void read_scope(std::uint64_t id) {
+        for (auto nested : node(id).getNestedNodes()) {
+            const auto n = node(nested.getId());
+            switch (n.which()) {
+            case Node::STRUCT:
+                read_scope(n.getId());
+                read_struct(n);
+                break;
+            case Node::ENUM:
+                read_enum(n);
+                break;
+            case Node::CONST:
+                read_constant(n);
+                break;
+            case Node::ANNOTATION:
+                break;
+            default:
+                refuse(dotted_name(n.getId()), "only structs, enums and constants hold state");
+            }
+        }
+    }
+
+    void read_enum(Node::Reader n) {
+        Enum out;
+        out.name = cpp_name(n.getId());
+        out.schema_name = dotted_name(n.getId());
+        out.id = n.getId();
+        out.comment = comment_of(n.getId());
+        unsigned index = 0;
+        for (auto enumerant : n.getEnum().getEnumerants()) {
+            out.enumerants.emplace_back(enumerant.getName().cStr());
+            out.comments.push_back(member_comment(n.getId(), index++));
+        }
+        file_.enums.push_back(std::move(out));
+    }
+
+    void read_constant(Node::Reader n) {
+        const auto scalar = scalar_of(n.getConst().getType());
+        const auto where = dotted_name(n.getId());
+        Constant out;
+        out.name = snake_case(where);
+        std::replace(out.name.begin(), out.name.end(), '.', '_');
+        out.comment = comment_of(n.getId());
+        const auto value = n.getConst().getValue();
+        if (scalar.kind == Kind::unsigned_integer) {
+            out.type = "std::uint" + std::to_string(scalar.bits) + "_t";
+            out.value = std::to_string(default_bits(value)) + "u";
+        } else if (value.isText()) {
+            out.type = "std::string_view";
+            out.value = "\"" + std::string(value.getText().cStr()) + "\"";
+        } else {
+            refuse(where, "a constant is an unsigned integer or a text");
+        }
+        file_.constants.push_back(std::move(out));
+    }
+
+    Struct begin_struct(Node::Reader n) const {
+        if (n.getIsGeneric()) {
+            refuse(dotted_name(n.getId()), "generic structs do not hold state");
+        }
+        Struct out;
+        out.name = cpp_name(n.getId());
+        out.schema_name = dotted_name(n.getId());
+        out.id = n.getId();
+        out.comment = comment_of(n.getId());
+        out.data_words = n.getStruct().getDataWordCount();
+        out.pointer_count = n.getStruct().getPointerCount();
+        out.is_part = n.getStruct().getIsGroup();
+        for (auto annotation : n.getAnnotations()) {
+            if (annotation.getId() == rank_id) {
+                out.rank = annotation.getValue().getUint16();
+            }
+        }
+        for (auto nested : n.getNestedNodes()) {
+            if (!node(nested.getId()).isConst()) {
+                out.aliases.emplace_back(nested.getName().cStr(), cpp_name(nested.getId()));
+            }
+        }
+        return out;
+    }
+
+    void read_struct(Node::Reader n) {
+        auto out = begin_struct(n);
+        const auto schema = n.getStruct();
+        std::vector<unsigned> order(schema.getFields().size());
+        for (unsigned i = 0; i < order.size(); ++i) {
+            order[i] = i;
+        }
+        std::stable_sort(order.begin(), order.end(), [&](unsigned a, unsigned b) {
+            return schema.getFields()[a].getCodeOrder() < schema.getFields()[b].getCodeOrder();
+        });
+        for (const unsigned i : order) {
+            const auto field = schema.getFields()[i];
+            if (field.getDiscriminantValue() == capnp::schema::Field::NO_DISCRIMINANT) {
+                out.fields.push_back(read_field(out, field, member_comment(n.getId(), i)));
+            }
+        }
+        if (schema.getDiscriminantCount() > 0) {
+            const bool named = out.is_part && out.fields.empty();
+            const std::string name = named ? out.name : out.name + "Value";
+            read_union(n, name);
+            if (named) {
+                return; // the group is nothing but its union
+            }
+            Field field;
+            field.live_name = "value";
+            field.kind = Kind::variant;
+            field.type = name;
+            field.type_id = n.getId();
+            out.fields.push_back(std::move(field));
+        }
+        file_.structs.push_back(std::move(out));
+    }
+
+    void read_union(Node::Reader n, const std::string& name) {
+        auto out = begin_struct(n);
+        const auto prefix = out.name;
+        out.name = name;
+        out.aliases.clear();
+        out.is_union = true;
+        out.is_part = true;
+        out.tag_slot = n.getStruct().getDiscriminantOffset() * 16;
+        out.fields.resize(n.getStruct().getDiscriminantCount());
+        unsigned index = 0;
+        for (auto field : n.getStruct().getFields()) {
+            const auto comment = member_comment(n.getId(), index++);
+            const auto tag = field.getDiscriminantValue();
+            if (tag != capnp::schema::Field::NO_DISCRIMINANT) {
+                out.fields.at(tag) = read_arm(out, prefix, field, comment);
+            }
+        }
+        file_.structs.push_back(std::move(out));
+    }
+
+    /// Each arm is a struct of its own: the group itself, or a wrapper with the member `value`.
+    Field read_arm(const Struct& owner, const std::string& prefix,
+                   capnp::schema::Field::Reader field, const std::string& comment) {
+        auto arm = read_field(owner, field, comment);
+        if (arm.kind == Kind::group) {
+            return arm;
+        }
+        Struct wrapper;
+        wrapper.name = prefix + camel_case(arm.name);
+        wrapper.schema_name = owner.schema_name + "." + arm.name;
+        wrapper.comment = comment;
+        wrapper.is_part = true;
+        wrapper.data_words = owner.data_words;
+        wrapper.pointer_count = owner.pointer_count;
+        if (arm.kind != Kind::nothing) {
+            auto member = arm;
+            member.live_name = "value";
+            wrapper.fields.push_back(std::move(member));
+        }
+        Field out;
+        out.name = arm.name;
+        out.ordinal = arm.ordinal;
+        out.policy = arm.policy;
+        out.kind = Kind::group;
+        out.type = wrapper.name;
+        file_.structs.push_back(std::move(wrapper));
+        return out;
+    }
+
+    Field read_field(const Struct& owner, capnp::schema::Field::Reader field,
+                     const std::string& comment) {
+        Field out;
+        out.name = field.getName().cStr();
+        out.live_name = snake_case(out.name);
+        out.comment = comment;
+        if (field.getOrdinal().isExplicit()) {
+            out.ordinal = "@" + std::to_string(field.getOrdinal().getExplicit());
+        }
+        const auto where = owner.schema_name + "." + out.name;
+        const bool fixed = read_annotations(out, field);
+        if (field.isGroup()) {
+            read_group(out, node(field.getGroup().getTypeId()));
+        } else {
+            read_slot(out, field.getSlot(), where, fixed);
+        }
+        if (fixed && out.shape != Shape::array && out.kind != Kind::fixed_data) {
+            refuse(where, "$fixed is for lists and Data");
+        }
+        if (fixed && out.count == 0) {
+            refuse(where, "$fixed(0) holds nothing");
+        }
+        check_vmcs(out, where);
+        return out;
+    }
+
+    static bool read_annotations(Field& out, capnp::schema::Field::Reader field) {
+        bool fixed = false;
+        for (auto annotation : field.getAnnotations()) {
+            const auto value = annotation.getValue();
+            switch (annotation.getId()) {
+            case fixed_id:
+                fixed = true;
+                out.count = value.getUint32();
+                break;
+            case unit_id:
+                out.unit = value.getText().cStr();
+                break;
+            case vmcs_id:
+                out.is_vmcs = true;
+                out.vmcs = value.getUint32();
+                break;
+            case policy_id:
+                out.policy = true;
+                break;
+            case hex_id:
+                out.hex = true;
+                break;
+            default:
+                break;
+            }
+        }
+        return fixed;
+    }
+
+    void read_group(Field& out, Node::Reader group) {
+        read_scope(group.getId());
+        read_struct(group);
+        const auto schema = group.getStruct();
+        const bool all_arms = schema.getDiscriminantCount() > 0 &&
+                              schema.getDiscriminantCount() == schema.getFields().size();
+        out.kind = all_arms ? Kind::variant : Kind::group;
+        out.type = cpp_name(group.getId());
+        out.type_id = group.getId();
+    }
+
+    void read_slot(Field& out, capnp::schema::Field::Slot::Reader slot, const std::string& where,
+                   bool fixed) {
+        const auto type = slot.getType();
+        read_type(out, type, where);
+        out.slot = slot.getOffset();
+        if (type.isData() && fixed) {
+            out.kind = Kind::fixed_data;
+        } else if (type.isList()) {
+            if (type.getList().getElementType().isList()) {
+                refuse(where, "lists of lists: put the inner list into a struct");
+            }
+            read_type(out, type.getList().getElementType(), where);
+            out.shape = fixed ? Shape::array : Shape::list;
+            if (out.kind == Kind::boolean && !fixed) {
+                refuse(where, "a List(Bool) needs $fixed; a variable one is a List(UInt8)");
+            }
+            if (out.kind == Kind::nothing) {
+                refuse(where, "a list of Void is a number");
+            }
+        }
+        read_default(out, slot, where);
+        if (!out.is_pointer()) {
+            out.slot *= out.bits;
+        }
+    }
+
+    void read_default(Field& out, capnp::schema::Field::Slot::Reader slot,
+                      const std::string& where) const {
+        const auto value = slot.getDefaultValue();
+        if (!out.is_pointer()) {
+            out.bits_default = default_bits(value);
+        } else if (value.isText()) {
+            out.text_default = value.getText().cStr();
+        } else if (slot.getHadExplicitDefault()) {
+            refuse(where, "lists, Data and structs have no default of their own here");
+        }
+    }
+
+    void read_type(Field& out, Type::Reader type, const std::string& where) {
+        const auto scalar = scalar_of(type);
+        out.kind = scalar.kind;
+        out.bits = scalar.bits;
+        switch (type.which()) {
+        case Type::TEXT:
+            out.kind = Kind::text;
+            break;
+        case Type::DATA:
+            out.kind = Kind::data;
+            break;
+        case Type::STRUCT:
+            out.kind = Kind::structure;
+            out.type_id = type.getStruct().getTypeId();
+            break;
+        case Type::ENUM:
+            out.type_id = type.getEnum().getTypeId();
+            break;
+        case Type::VOID:
+        case Type::LIST:
+            break;
+        default:
+            if (scalar.bits == 0) {
+                refuse(where, "floats, interfaces and AnyPointer do not hold state "
+                              "(a float's bits are an unsigned integer)");
+            }
+        }
+        if (out.type_id != 0) {
+            out.type = cpp_name(out.type_id);
+            use_type(out.type_id);
+        }
+    }
+
+    /// SDM 3D appendix B: bits 14:13 of an encoding give the field's width.
+    void check_vmcs(const Field& field, const std::string& where) const {
+        if (!field.is_vmcs) {
+            return;
+        }
+        constexpr unsigned widths[] = {16, 64, 32, 64};
+        if (field.kind != Kind::unsigned_integer || field.shape != Shape::one ||
+            field.bits != widths[field.vmcs >> 13 & 3]) {
+            refuse(where, "the type does not have the width that the VMCS encoding says");
+        }
+    }
+
+    /// Puts every struct behind those it contains. A cycle is refused: state is a tree.
+    void order_structs() {
+        std::map<std::string, std::size_t> index;
+        for (std::size_t i = 0; i < file_.structs.size(); ++i) {
+            if (!index.emplace(file_.structs[i].name, i).second) {
+                refuse(file_.structs[i].schema_name,
+                       "the C++ name " + file_.structs[i].name + " is taken twice");
+            }
+        }
+        std::vector<int> mark(file_.structs.size(), 0);
+        std::vector<Struct> ordered;
+        const std::function<void(std::size_t)> visit = [&](std::size_t i) {
+            auto& current = file_.structs[i];
+            if (mark[i] == 2) {
+                return;
+            }
+            if (mark[i] == 1) {
+                refuse(current.schema_name, "contains itself");
+            }
+            mark[i] = 1;
+            for (const auto& field : current.fields) {
+                const auto found = index.find(field.type);
+                if (field.kind != Kind::enumeration && found != index.end()) {
+                    visit(found->second);
+                }
+            }
+            mark[i] = 2;
+            ordered.push_back(std::move(file_.structs[i]));
+            set_layout(ordered);
+        };
+        for (std::size_t i = 0; i < mark.size(); ++i) {
+            visit(i);
+        }
+        file_.structs = std::move(ordered);
+    }
+
+    /// Standard layout is promised where only scalars, arrays and the like are inside.
+    static void set_layout(std::vector<Struct>& ordered) {
+        auto& last = ordered.back();
+        for (const auto& field : last.fields) {
+            bool plain = field.shape != Shape::list && field.kind != Kind::text &&
+                         field.kind != Kind::data && field.kind != Kind::variant;
+            if (field.kind == Kind::structure || field.kind == Kind::group) {
+                const auto inner = std::find_if(ordered.begin(), ordered.end(), [&](const auto& s) {
+                    return s.name == field.type;
+                });
+                plain = plain && inner != ordered.end() && inner->standard_layout;
+            }
+            last.standard_layout = last.standard_layout && plain && !last.is_union;
+        }
+    }
+
+    void check_names() const {
+        for (const auto& s : file_.structs) {
+            std::set<std::string> seen;
+            for (const auto& field : s.fields) {
+                if (!s.is_union && !seen.insert(field.live_name).second) {
+                    refuse(s.schema_name, "the member " + field.live_name + " is there twice");
+                }
+            }
+        }
+    }
+
+    std::map<std::uint64_t, Node::Reader> nodes_;
+    std::map<std::uint64_t, Node::SourceInfo::Reader> infos_;
+    std::uint64_t file_id_ = 0;
+    File file_;
+};
+
+} // namespace
+
+bool Field::is_pointer() const {
+    return shape != Shape::one || kind == Kind::text || kind == Kind::data ||
+           kind == Kind::fixed_data || kind == Kind::structure;
+}
+
+File read_file(capnp::schema::CodeGeneratorRequest::Reader request,
+               capnp::schema::CodeGeneratorRequest::RequestedFile::Reader file) {
+    return Reader(request, file).read();
+}
+
+} // namespace nestor::schema
