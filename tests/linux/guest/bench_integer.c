@@ -1,5 +1,6 @@
-// Integer loop for tools/bench: exactly ten instructions an iteration, in assembly so that the count
-// is known without disassembling what a compiler made. Argument: how many times 100 million iterations.
+// Integer loop for tools/bench: exactly ten instructions an iteration, in assembly so that the
+// count is known without disassembling what a compiler made. Argument: how many times 100 million
+// iterations.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

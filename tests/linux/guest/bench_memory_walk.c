@@ -1,5 +1,5 @@
-// Pointer chase over 64 MiB for tools/bench: every step is a load that depends on the one before, on
-// another cache line and mostly on another page. Argument: how many times 5 million steps.
+// Pointer chase over 64 MiB for tools/bench: every step is a load that depends on the one before,
+// on another cache line and mostly on another page. Argument: how many times 5 million steps.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

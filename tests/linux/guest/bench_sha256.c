@@ -1,5 +1,5 @@
-// SHA-256 in plain C for tools/bench, without the SHA instructions: rotates, additions, small tables.
-// Argument: how many times 16 MiB are hashed.
+// SHA-256 in plain C for tools/bench, without the SHA instructions: rotates, additions, small
+// tables. Argument: how many times 16 MiB are hashed.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,9 +16,7 @@ static const uint32_t round_constants[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static uint32_t rotate(uint32_t x, int n) {
-    return x >> n | x << (32 - n);
-}
+static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void add_block(uint32_t h[8], const unsigned char* block) {
     uint32_t w[64];

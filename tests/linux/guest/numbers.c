@@ -1,6 +1,6 @@
-// Part of the `compute` guest: integer division, SSE double, x87 extended and string work whose result
-// is the same on every correct CPU: only correctly rounded operations (+ - * / sqrt) are used.
-// Arguments: seed and number of steps. Prints one line.
+// Part of the `compute` guest: integer division, SSE double, x87 extended and string work whose
+// result is the same on every correct CPU: only correctly rounded operations (+ - * / sqrt) are
+// used. Arguments: seed and number of steps. Prints one line.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
