@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "engine/state/codec.hpp"
-#include "engine/state/info.hpp"
+#include "engine/state/walk.hpp"
 #include "src/base/check.hpp"
 #include "src/base/types.hpp"
 
@@ -77,12 +77,6 @@ void place(Words& words, std::size_t at, std::vector<Target>& targets) {
     }
 }
 
-u64 load_scalar(const void* at, unsigned bits) {
-    u64 value = 0;
-    std::memcpy(&value, at, bits == 1 ? 1 : bits / 8);
-    return value;
-}
-
 class Encoder final {
 public:
     explicit Encoder(Scope scope) : scope_(scope) {}
@@ -112,11 +106,11 @@ private:
 
     void fields(Sections& out, const void* value, const StructInfo& info) const {
         for (const FieldInfo& field : info.fields) {
-            this->field(out, static_cast<const std::byte*>(value) + field.offset, field);
+            this->field(out, walk::member(value, field), field);
         }
     }
 
-    void field(Sections& out, const std::byte* at, const FieldInfo& field) const {
+    void field(Sections& out, const void* at, const FieldInfo& field) const {
         if (field.policy && scope_ == Scope::guest) {
             return;
         }
@@ -134,21 +128,19 @@ private:
             variant(out, at, *field.variant);
             break;
         default:
-            out.data[field.slot / 64] |= (load_scalar(at, field.bits) ^ field.default_bits)
+            out.data[field.slot / 64] |= (walk::load(at, field.bits) ^ field.default_bits)
                                          << field.slot % 64;
         }
     }
 
-    void variant(Sections& out, const std::byte* at, const VariantInfo& info) const {
+    void variant(Sections& out, const void* at, const VariantInfo& info) const {
         const std::size_t index = info.index(at);
         CHECK(index < info.arms.size(), {index});
         out.data[info.tag_slot / 64] |= u64{index} << info.tag_slot % 64;
-        // get() takes a mutable variant for decode's sake; nothing is written here.
-        const void* arm = info.get(const_cast<std::byte*>(at));
-        field(out, static_cast<const std::byte*>(arm), info.arms[index]);
+        field(out, walk::arm(at, info), info.arms[index]);
     }
 
-    [[nodiscard]] Target pointer(const std::byte* at, const FieldInfo& field) const {
+    [[nodiscard]] Target pointer(const void* at, const FieldInfo& field) const {
         if (field.shape != Shape::one) {
             return list(at, field);
         }
@@ -180,21 +172,8 @@ private:
         return out;
     }
 
-    [[nodiscard]] static std::size_t list_size(const void* at, const FieldInfo& field) {
-        return field.shape == Shape::array ? field.count : field.list->size(at);
-    }
-
-    [[nodiscard]] static const std::byte* element(const std::byte* at, const FieldInfo& field,
-                                                  std::size_t index) {
-        if (field.shape == Shape::array) {
-            return at + index * field.element_size;
-        }
-        // at() takes a mutable list for decode's sake; nothing is written here.
-        return static_cast<const std::byte*>(field.list->at(const_cast<std::byte*>(at), index));
-    }
-
-    [[nodiscard]] Target list(const std::byte* at, const FieldInfo& field) const {
-        const std::size_t size = list_size(at, field);
+    [[nodiscard]] Target list(const void* at, const FieldInfo& field) const {
+        const std::size_t size = walk::list_size(at, field);
         if (size == 0) {
             return {};
         }
@@ -209,17 +188,17 @@ private:
         }
     }
 
-    [[nodiscard]] static Target scalar_list(const std::byte* at, const FieldInfo& field,
+    [[nodiscard]] static Target scalar_list(const void* at, const FieldInfo& field,
                                             std::size_t size) {
         Target out;
         out.pointer = list_pointer(code_of(field.bits), size);
         out.words.resize((size * field.bits + 63) / 64);
         if (field.bits == 1) {
             for (std::size_t i = 0; i < size; ++i) {
-                out.words[i / 64] |= load_scalar(at + i, 1) << i % 64;
+                out.words[i / 64] |= walk::load(walk::element(at, field, i), 1) << i % 64;
             }
         } else {
-            std::memcpy(out.words.data(), element(at, field, 0), size * field.bits / 8);
+            std::memcpy(out.words.data(), walk::element(at, field, 0), size * field.bits / 8);
         }
         return default_array(out, field) ? Target{} : out;
     }
@@ -230,12 +209,12 @@ private:
                std::ranges::all_of(target.words, [](u64 word) { return word == 0; });
     }
 
-    [[nodiscard]] Target blob_list(const std::byte* at, const FieldInfo& field,
+    [[nodiscard]] Target blob_list(const void* at, const FieldInfo& field,
                                    std::size_t size) const {
         std::vector<Target> targets;
         bool any = field.shape == Shape::list;
         for (std::size_t i = 0; i < size; ++i) {
-            targets.push_back(blob(element(at, field, i), field));
+            targets.push_back(blob(walk::element(at, field, i), field));
             any = any || targets.back().pointer != 0;
         }
         Target out;
@@ -247,13 +226,13 @@ private:
         return out;
     }
 
-    [[nodiscard]] Target struct_list(const std::byte* at, const FieldInfo& field,
+    [[nodiscard]] Target struct_list(const void* at, const FieldInfo& field,
                                      std::size_t size) const {
         std::vector<Sections> elements;
         std::size_t data = 0;
         std::size_t pointers = 0;
         for (std::size_t i = 0; i < size; ++i) {
-            elements.push_back(sections_of(element(at, field, i), *field.type));
+            elements.push_back(sections_of(walk::element(at, field, i), *field.type));
             data = std::max(data, elements.back().data.size());
             pointers = std::max(pointers, elements.back().pointers.size());
         }

@@ -1,8 +1,10 @@
 // capnpc-nestor: the Cap'n Proto compiler plugin that turns schema/*.capnp into live state
 // (design rule 1). `capnp compile` runs it with a CodeGeneratorRequest on stdin, in the output
 // folder; for schema/x.capnp it writes there x.hpp, x.cpp, x.layout (one line per promise, for the
-// freeze check) and x.d (what the outputs depend on, for ninja).
+// freeze check) and x.d (what the outputs depend on, for ninja; paths of schema files are below
+// $CAPNPC_NESTOR_ROOT, which is also what `capnp compile --src-prefix` takes off them).
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <stdexcept>
@@ -27,10 +29,11 @@ void write(const std::string& name, const std::string& text) {
 }
 
 std::string dependencies(const File& file) {
+    const char* root = std::getenv("CAPNPC_NESTOR_ROOT");
     const std::string base = "engine/state/" + file.stem;
     std::string out = base + ".hpp " + base + ".cpp " + base + ".layout:";
     for (const auto& import : file.imports) {
-        out += " " + import;
+        out += std::string(" ") + (root == nullptr ? "" : root) + "/" + import;
     }
     return out + "\n";
 }
