@@ -116,7 +116,9 @@ public:
         const auto folder = file_.path.substr(0, file_.path.rfind('/') + 1);
         for (auto import : requested.getImports()) {
             const std::string name = import.getName().cStr();
-            file_.imports.push_back(name.starts_with('/') ? name.substr(1) : folder + name);
+            if (!name.starts_with('/')) { // the compiler's own files do not change
+                file_.imports.push_back(folder + name);
+            }
         }
     }
 
