@@ -81,6 +81,8 @@ struct PitChannel {
   # Bytes of `latched` still to be read.
   status @16 :UInt8 $A.hex;
   statusLatched @17 :Bool;
+  pendingClock @18 :UInt64 $A.unit("PIT clocks");
+  # When pendingCount is loaded (modes 2 and 3).
 }
 
 struct Pit $A.rank(10) {
