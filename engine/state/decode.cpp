@@ -155,7 +155,8 @@ private:
         u64 next = 0;
         for (const Extent& extent : extents_) {
             if (extent.start != next) {
-                return corrupt(fmt::format("word {} of the message belongs to {}", next,
+                return corrupt(fmt::format("word {} of the message belongs to {}",
+                                           std::min(next, extent.start),
                                            extent.start > next ? "nothing" : "two fields"));
             }
             next += extent.size;

@@ -1,8 +1,9 @@
 // capnpc-nestor: the Cap'n Proto compiler plugin that turns schema/*.capnp into live state
 // (design rule 1). `capnp compile` runs it with a CodeGeneratorRequest on stdin, in the output
 // folder; for schema/x.capnp it writes there x.hpp, x.cpp, x.layout (one line per promise, for the
-// freeze check) and x.d (what the outputs depend on, for ninja; paths of schema files are below
-// $CAPNPC_NESTOR_ROOT, which is also what `capnp compile --src-prefix` takes off them).
+// freeze check) and x.d (what the outputs depend on, for ninja). Two things it cannot know come from
+// the environment: CAPNPC_NESTOR_ROOT, the folder that `capnp compile --src-prefix` took off the
+// paths, and CAPNPC_NESTOR_FOLDER, the output folder as #include and ninja name it.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -28,12 +29,17 @@ void write(const std::string& name, const std::string& text) {
     }
 }
 
+std::string environment(const char* name, const char* otherwise) {
+    const char* value = std::getenv(name);
+    return value == nullptr ? otherwise : value;
+}
+
 std::string dependencies(const File& file) {
-    const char* root = std::getenv("CAPNPC_NESTOR_ROOT");
-    const std::string base = "engine/state/" + file.stem;
+    const std::string root = environment("CAPNPC_NESTOR_ROOT", ".");
+    const std::string base = file.folder + "/" + file.stem;
     std::string out = base + ".hpp " + base + ".cpp " + base + ".layout:";
     for (const auto& import : file.imports) {
-        out += std::string(" ") + (root == nullptr ? "" : root) + "/" + import;
+        out += " " + root + "/" + import;
     }
     return out + "\n";
 }
@@ -43,8 +49,9 @@ void run() {
     options.traversalLimitInWords = 1 << 28;
     capnp::StreamFdMessageReader message(0, options);
     const auto request = message.getRoot<capnp::schema::CodeGeneratorRequest>();
+    const std::string folder = environment("CAPNPC_NESTOR_FOLDER", "engine/state");
     for (auto requested : request.getRequestedFiles()) {
-        const auto file = nestor::schema::read_file(request, requested);
+        const auto file = nestor::schema::read_file(request, requested, folder);
         write(file.stem + ".hpp", nestor::schema::emit_header(file));
         write(file.stem + ".cpp", nestor::schema::emit_source(file));
         write(file.stem + ".layout", nestor::schema::emit_layout(file));

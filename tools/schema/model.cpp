@@ -275,7 +275,8 @@ private:
         return out;
     }
 
-    void read_struct(Node::Reader n) {
+    /// `is_arm`: the node is a member of a union, so even a bare union needs a struct around it.
+    void read_struct(Node::Reader n, bool is_arm = false) {
         auto out = begin_struct(n);
         const auto schema = n.getStruct();
         std::vector<unsigned> order(schema.getFields().size());
@@ -292,7 +293,7 @@ private:
             }
         }
         if (schema.getDiscriminantCount() > 0) {
-            const bool named = out.is_part && out.fields.empty();
+            const bool named = out.is_part && out.fields.empty() && !is_arm;
             const std::string name = named ? out.name : out.name + "Value";
             read_union(n, name);
             if (named) {
@@ -345,6 +346,7 @@ private:
         if (arm.kind != Kind::nothing) {
             auto member = arm;
             member.live_name = "value";
+            member.name.clear(); // in paths and JSON the arm's own name says it
             wrapper.fields.push_back(std::move(member));
         }
         Field out;
@@ -369,7 +371,9 @@ private:
         const auto where = owner.schema_name + "." + out.name;
         const bool fixed = read_annotations(out, field);
         if (field.isGroup()) {
-            read_group(out, node(field.getGroup().getTypeId()));
+            const bool is_arm =
+                field.getDiscriminantValue() != capnp::schema::Field::NO_DISCRIMINANT;
+            read_group(out, node(field.getGroup().getTypeId()), is_arm);
         } else {
             read_slot(out, field.getSlot(), where, fixed);
         }
@@ -412,13 +416,13 @@ private:
         return fixed;
     }
 
-    void read_group(Field& out, Node::Reader group) {
+    void read_group(Field& out, Node::Reader group, bool is_arm) {
         read_scope(group.getId());
-        read_struct(group);
+        read_struct(group, is_arm);
         const auto schema = group.getStruct();
         const bool all_arms = schema.getDiscriminantCount() > 0 &&
                               schema.getDiscriminantCount() == schema.getFields().size();
-        out.kind = all_arms ? Kind::variant : Kind::group;
+        out.kind = all_arms && !is_arm ? Kind::variant : Kind::group;
         out.type = cpp_name(group.getId());
         out.type_id = group.getId();
     }
@@ -583,8 +587,11 @@ bool Field::is_pointer() const {
 }
 
 File read_file(capnp::schema::CodeGeneratorRequest::Reader request,
-               capnp::schema::CodeGeneratorRequest::RequestedFile::Reader file) {
-    return Reader(request, file).read();
+               capnp::schema::CodeGeneratorRequest::RequestedFile::Reader file,
+               const std::string& folder) {
+    File out = Reader(request, file).read();
+    out.folder = folder;
+    return out;
 }
 
 } // namespace nestor::schema

@@ -92,6 +92,7 @@ struct Constant {
 struct File {
     std::string stem;                  ///< "cpu" for schema/cpu.capnp
     std::string path;                  ///< as the compiler was given it
+    std::string folder;                ///< of the generated files, as #include names it
     std::vector<std::string> imports;  ///< paths, relative to where the compiler ran
     std::set<std::string> used_stems;  ///< imported files whose types are used
     std::vector<Enum> enums;
@@ -101,7 +102,8 @@ struct File {
 
 /// Throws std::runtime_error with the place and the reason for what Nestor's state cannot hold.
 File read_file(capnp::schema::CodeGeneratorRequest::Reader request,
-               capnp::schema::CodeGeneratorRequest::RequestedFile::Reader file);
+               capnp::schema::CodeGeneratorRequest::RequestedFile::Reader file,
+               const std::string& folder);
 
 /// "guestRip" -> "guest_rip", with an underscore behind what C++ reserves.
 std::string snake_case(const std::string& name);
