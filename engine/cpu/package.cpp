@@ -1,0 +1,134 @@
+// Coherence of what is derived from memory: decoded code and cached translations.
+//
+// A guest need not tell us about self-modifying code or about changed page tables (design rule 1,
+// "No derived structure is observable"): every write to a page that either was made from comes
+// through before_write. A table entry that was not present was never cached, so filling in page
+// tables costs nothing here; clearing or changing one drops the single page it maps where that is
+// known, and everything otherwise.
+#include "engine/cpu/package.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/cpu/code_cache.hpp"
+
+namespace nestor::cpu {
+
+Package::Package(GuestMemory& memory, const Config& config)
+    : memory_(memory), features_(config.features), tlb_entries_(config.tlb_entries),
+      code_(std::make_unique<CodeCache>()) {
+    memory_.set_watcher(this);
+}
+
+Package::~Package() { memory_.set_watcher(nullptr); }
+
+void Package::forget_all() {
+    code_->reset();
+    tables_.clear();
+    for (Cpu* cpu : cpus_) {
+        cpu->flush_tlb();
+        cpu->forget_jumps();
+    }
+    for (const GuestMemory::Region& region : memory_.regions()) {
+        for (u64 i = 0; i < region.size >> page_shift; ++i) {
+            region.state[i] &= static_cast<u8>(~(page_state::code | page_state::walked));
+        }
+    }
+}
+
+void Package::note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64 linear) {
+    const u64 gfn = entry >> page_shift;
+    const u64 index = (entry & page_mask) / entry_size;
+    // The linear address of entry 0 of this table; the table covers one aligned range.
+    const u64 table_linear = (linear & ~((u64{1} << span_shift) - 1)) - (index << span_shift);
+    auto [it, fresh] = tables_.try_emplace(gfn);
+    TablePage& table = it->second;
+    if (fresh) {
+        table = {table_linear, generation_, static_cast<u8>(span_shift),
+                 static_cast<u8>(entry_size), true};
+        memory_.set_state(Gfn(gfn), page_state::walked);
+        return;
+    }
+    table.generation = generation_;
+    if (table.linear != table_linear || table.span_shift != span_shift ||
+        table.entry_size != entry_size) {
+        table.unique = false;
+        table.entry_size = std::min(table.entry_size, static_cast<u8>(entry_size));
+    }
+}
+
+void Package::before_write(Gpa address, const u8* data, unsigned size) {
+    const GuestMemory::Page page = memory_.page(gfn_of(address));
+    if ((*page.state & page_state::walked) != 0) {
+        table_changes(address, data, size);
+    }
+    if ((*page.state & page_state::code) != 0 && !code_->invalidate(address.value(), size)) {
+        *page.state &= static_cast<u8>(~page_state::code);
+    }
+}
+
+void Package::table_changes(Gpa address, const u8* data, unsigned size) {
+    const u64 gfn = gfn_of(address).value();
+    const auto it = tables_.find(gfn);
+    const GuestMemory::Page page = memory_.page(gfn_of(address));
+    const bool unused = it == tables_.end() ||
+                        std::all_of(cpus_.begin(), cpus_.end(), [&](const Cpu* cpu) {
+                            return cpu->flush_generation_ > it->second.generation;
+                        });
+    if (unused) {
+        // Every TLB was flushed since the table was last walked: nothing depends on it any more.
+        tables_.erase(gfn);
+        *page.state &= static_cast<u8>(~page_state::walked);
+        return;
+    }
+    const TablePage table = it->second;
+    const unsigned offset = static_cast<unsigned>(address.value() & page_mask);
+    const unsigned first = offset / table.entry_size;
+    const unsigned last = (offset + size - 1) / table.entry_size;
+    for (unsigned i = first; i <= last; ++i) {
+        const unsigned begin = i * table.entry_size;
+        const u8* old_entry = page.host + begin;
+        bool changed = false;
+        for (unsigned b = 0; b < table.entry_size; ++b) {
+            const unsigned at = begin + b;
+            changed |= at >= offset && at < offset + size && old_entry[b] != data[at - offset];
+        }
+        if (changed && (old_entry[0] & 1) != 0) { // P: only present entries are cached
+            entry_changed(table, i);
+        }
+    }
+}
+
+void Package::entry_changed(const TablePage& table, unsigned entry) {
+    if (table.unique && table.span_shift == page_shift) {
+        const u64 linear = table.linear + (u64{entry} << table.span_shift);
+        for (Cpu* cpu : cpus_) {
+            cpu->flush_tlb_page(linear);
+        }
+    } else {
+        for (Cpu* cpu : cpus_) {
+            cpu->flush_tlb();
+        }
+    }
+    interrupt_running();
+}
+
+// The running instruction may have unmapped the page it is in: the next one must be fetched anew.
+void Package::interrupt_running() {
+    for (Cpu* cpu : cpus_) {
+        if (cpu->block != nullptr) {
+            code_->kill(cpu->block);
+            cpu->raise_attention(0);
+        }
+    }
+}
+
+void Package::drop_fast_paths(Gfn gfn) {
+    const GuestMemory::Page page = memory_.page(gfn);
+    const bool all = (*page.state & page_state::absent) != 0;
+    for (Cpu* cpu : cpus_) {
+        cpu->tlb_storage.drop_host_page(page.host, all);
+    }
+}
+
+} // namespace nestor::cpu

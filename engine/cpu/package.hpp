@@ -1,0 +1,90 @@
+// What the processors of one machine share: RAM, decoded code, knowledge of page tables.
+//
+// One thread runs a machine (design rule 2), so nothing here is locked. The package watches writes
+// to pages that code was decoded from or that a cached walk read, and drops what was derived.
+#pragma once
+
+#include <bitset>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include <Zydis/Zydis.h>
+
+#include "engine/cpu/cpu.hpp"
+#include "engine/cpu/guest_memory.hpp"
+
+namespace nestor::cpu {
+
+class CodeCache;
+
+/// Which instruction-set extensions exist (design.md, floor 5: "a plain mask"), by Zydis ISA set.
+using IsaMask = std::bitset<ZYDIS_ISA_SET_MAX_VALUE + 1>;
+
+/// Fixed properties of the processors: what the silicon needs to know of the CPU model.
+struct Features {
+    IsaMask isa;
+    u8 physical_bits = 46;
+    u64 cr4_reserved = 0; ///< bits that raise #GP when set
+    u64 efer_reserved = 0;
+    u64 xcr0_allowed = 7;
+    u64 xss_allowed = 0;
+    bool gigabyte_pages = true;
+    bool nx = true;
+    bool la57 = true;
+};
+
+class Package final : private GuestMemory::Watcher {
+public:
+    struct Config {
+        Features features;
+        unsigned tlb_entries = 1024;
+    };
+
+    Package(GuestMemory& memory, const Config& config);
+    ~Package() override;
+    Package(const Package&) = delete;
+    Package& operator=(const Package&) = delete;
+
+    [[nodiscard]] GuestMemory& memory() { return memory_; }
+    [[nodiscard]] const Features& features() const { return features_; }
+    [[nodiscard]] CodeCache& code() { return *code_; }
+    [[nodiscard]] unsigned tlb_entries() const { return tlb_entries_; }
+
+    /// Notes that a cached translation of `linear` used the table entry at guest-physical `entry`
+    /// (`span_shift`: log2 of the bytes that one entry of this table maps), so that a change of the
+    /// entry drops the translation.
+    void note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64 linear);
+    /// The instruction mask changed nothing, memory did: forget every derived structure.
+    void forget_all();
+
+private:
+    friend class Cpu;
+
+    /// Where a table page sits in the tables that were walked.
+    struct TablePage {
+        u64 linear = 0;      ///< linear address that its entry 0 maps
+        u64 generation = 0;  ///< of the last note; older than every TLB's flush: nothing cached
+        u8 span_shift = 0;   ///< log2 of the bytes that one entry maps
+        u8 entry_size = 8;   ///< bytes
+        bool unique = false; ///< reached in one way only, so that single pages can be dropped
+    };
+
+    void attach(Cpu* cpu) { cpus_.push_back(cpu); }
+    void detach(Cpu* cpu) { std::erase(cpus_, cpu); }
+    void before_write(Gpa address, const u8* data, unsigned size) override;
+    void drop_fast_paths(Gfn page) override;
+    void table_changes(Gpa address, const u8* data, unsigned size);
+    void entry_changed(const TablePage& table, unsigned index);
+    void interrupt_running();
+
+    GuestMemory& memory_;
+    Features features_;
+    unsigned tlb_entries_;
+    std::unique_ptr<CodeCache> code_;
+    std::vector<Cpu*> cpus_;
+    std::unordered_map<u64, TablePage> tables_; ///< by guest frame
+    u64 generation_ = 1; ///< counts TLB flushes
+};
+
+} // namespace nestor::cpu

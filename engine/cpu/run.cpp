@@ -1,0 +1,503 @@
+// The run loop: find a block, execute it, look at what stopped it, and in between serve what stands
+// at an instruction boundary, in the SDM's order (SDM 3A table 6-2).
+//
+// The loop lands on an exact count: a block that the budget does not cover is run in its exact
+// variant, with the handler behind the last affordable instruction replaced for the moment. The
+// same cut serves single-stepping, STI and MOV SS shadows, and accesses that must be alone.
+#include "engine/cpu/code_cache.hpp"
+#include "engine/cpu/cpu.hpp"
+#include "engine/cpu/decode.hpp"
+#include "engine/cpu/package.hpp"
+#include "src/base/check.hpp"
+
+namespace nestor::cpu {
+
+using namespace arch;
+
+namespace {
+
+/// Primary processor-based controls used here (SDM 3C table 25-6).
+constexpr u32 interrupt_window_exiting = bit<u32>(2);
+constexpr u32 nmi_window_exiting = bit<u32>(22);
+
+/// Stands in for the first instruction that a cut block must not execute.
+const Op* op_cut(Cpu& cpu, const Op* op) {
+    cpu.outcome = Outcome::resume;
+    return cpu.abandon(op);
+}
+
+} // namespace
+
+Cpu::Cpu(Package& p, unsigned i, unsigned tlb_entries)
+    : package(p), index(i), tlb_storage(tlb_entries),
+      decoder_(std::make_unique<Decoder>()),
+      jump_cache_(std::make_unique<JumpCacheEntry[]>(jump_cache_entries)) {
+    // A cache entry is always a block, so that a look-up need not test for null.
+    forget_jumps();
+    answers_.reserve(16);
+    package.attach(this);
+    rehydrate();
+}
+
+Cpu::~Cpu() { package.detach(this); }
+
+void Cpu::forget_jumps() {
+    static Block nowhere;
+    for (unsigned i = 0; i < jump_cache_entries; ++i) {
+        jump_cache_[i] = {~u64{0}, &nowhere};
+    }
+    link = nullptr;
+}
+
+void Cpu::rehydrate() {
+    lazy.kind = FlagKind::eager;
+    attention = 0;
+    shadow_fresh = false;
+    alone_ = false;
+    answers_.clear();
+    answer_next_ = 0;
+    injected.reset();
+    delivering.reset();
+    flush_tlb();
+    forget_jumps();
+    update_mode();
+    if (s.blocking_by_sti || s.blocking_by_mov_ss) {
+        attention |= Attention::shadow;
+    }
+    if (s.pending_debug != 0) {
+        attention |= Attention::event;
+    }
+}
+
+void Cpu::materialize() { materialize_flags(); }
+
+bool Cpu::interruptible() const {
+    return (s.rflags & rflags::if_) != 0 && !s.blocking_by_sti && !s.blocking_by_mov_ss;
+}
+
+bool Cpu::nmi_deliverable() const {
+    return !s.blocking_by_nmi && !s.blocking_by_mov_ss && !s.blocking_by_sti;
+}
+
+void Cpu::set_shadow(bool mov_ss) {
+    (mov_ss ? s.blocking_by_mov_ss : s.blocking_by_sti) = true;
+    shadow_fresh = true;
+    attention |= Attention::shadow;
+}
+
+void Cpu::inject(const Event& e) {
+    injected = e;
+    attention |= Attention::injection;
+}
+
+void Cpu::complete_instruction(unsigned length) {
+    s.rip = truncate_rip(s.rip + length);
+    after_instruction(s.rflags, true);
+    s.retired += 1;
+    start_count_ += 1;
+    used_ += 1;
+}
+
+Cpu::Stop Cpu::run(u64 count, u64 instructions) {
+    start_count_ = count;
+    limit_ = instructions;
+    budget = static_cast<i64>(instructions);
+    deferred = 0;
+    link = nullptr;
+    if ((controls.proc & (interrupt_window_exiting | nmi_window_exiting)) != 0) {
+        attention |= Attention::event;
+    }
+    const Stop stop = loop();
+    used_ = limit_ - static_cast<u64>(budget + deferred);
+    s.retired += used_;
+    start_count_ += used_;
+    limit_ = 0;
+    budget = 0;
+    deferred = 0;
+    return stop;
+}
+
+Cpu::Stop Cpu::loop() {
+    for (;;) {
+        budget += deferred;
+        deferred = 0;
+        if (attention != 0) {
+            link = nullptr;
+            if (!service_boundary()) {
+                return stop_;
+            }
+        }
+        if (budget <= 0) {
+            return Stop::count;
+        }
+        if (s.activity != state::ActivityState::active) {
+            return Stop::inactive;
+        }
+        const bool stepping = (attention & (Attention::step | Attention::shadow)) != 0;
+        bool exact = stepping || alone_;
+        if ((attention & Attention::step) != 0 && !code_breakpoint()) {
+            if (!stop_for(outcome)) {
+                return stop_;
+            }
+            continue;
+        }
+        Block* b = find_block(exact);
+        if (b != nullptr && !exact && i64{b->n} > budget) {
+            exact = true;
+            b = find_block(true);
+        }
+        if (b == nullptr) {
+            link = nullptr;
+            if (!stop_for(outcome)) {
+                return stop_;
+            }
+            continue;
+        }
+        if (link != nullptr) {
+            if (!exact && !b->crosses) {
+                *link = b;
+            }
+            link = nullptr;
+        }
+        const u64 rflags_before = s.rflags;
+        const u64 count_before = count_at(nullptr);
+        if (stepping) {
+            s.rflags &= ~rflags::rf;
+        }
+        const u64 cut = stepping || alone_ ? 1 : static_cast<u64>(std::min<i64>(budget, b->count));
+        alone_ = false;
+        execute(b, exact ? cut : ~u64{0});
+        if (stepping) {
+            budget += deferred;
+            deferred = 0;
+            after_instruction(rflags_before, count_at(nullptr) != count_before);
+        }
+        if (outcome != Outcome::resume) {
+            link = nullptr;
+            if (!stop_for(outcome)) {
+                return stop_;
+            }
+        } else if (!answers_.empty()) {
+            answers_.clear();
+            answer_next_ = 0;
+        }
+    }
+}
+
+void Cpu::execute(Block* b, u64 cut) {
+    const bool patched = cut < b->count;
+    OpFn kept = nullptr;
+    if (cut != ~u64{0}) {
+        // Withhold the rest of the budget, so that nothing chains on.
+        deferred += budget - static_cast<i64>(cut);
+        budget = static_cast<i64>(cut);
+        if (patched) {
+            kept = b->ops[cut].fn;
+            b->ops[cut].fn = op_cut;
+        }
+    }
+    block = b;
+    outcome = Outcome::resume;
+    budget -= b->n;
+    const Op* op = b->ops;
+#if defined(NESTOR_TRAMPOLINE)
+    while (op != nullptr) {
+        op = op->fn(*this, op);
+    }
+#else
+    op->fn(*this, op);
+#endif
+    if (patched && b->n != Block::dead) {
+        b->ops[cut].fn = kept;
+    }
+}
+
+// Traps and the end of shadows, after one instruction that ran alone (or that L0 emulated).
+void Cpu::after_instruction(u64 rflags_before, bool retired) {
+    if (!retired) {
+        s.rflags |= rflags_before & rflags::rf;
+        suppress_trap = false;
+        return;
+    }
+    // SDM 3B 17.3.1.4: the trap comes after the instruction that began with TF set.
+    if ((rflags_before & rflags::tf) != 0 && !suppress_trap) {
+        s.pending_debug |= pending_debug::bs;
+    }
+    suppress_trap = false;
+    if (s.pending_debug != 0) {
+        attention |= Attention::event;
+    }
+    if (shadow_fresh) {
+        shadow_fresh = false;
+    } else {
+        s.blocking_by_sti = false;
+        s.blocking_by_mov_ss = false;
+        attention &= ~Attention::shadow;
+    }
+    update_flags_mode();
+}
+
+bool Cpu::stop_for(Outcome o) {
+    switch (o) {
+    case Outcome::resume:
+        return true;
+    case Outcome::restart_alone:
+        alone_ = true;
+        return true;
+    case Outcome::fault: {
+        answers_.clear();
+        answer_next_ = 0;
+        const Event e = event;
+        if (!deliver(e)) {
+            return stop_for(outcome);
+        }
+        budget -= 1;
+        s.blocking_by_sti = false;
+        s.blocking_by_mov_ss = false;
+        shadow_fresh = false;
+        attention &= ~Attention::shadow;
+        return true;
+    }
+    case Outcome::vm_exit:
+        stop_ = Stop::exit;
+        return false;
+    case Outcome::access:
+        stop_ = Stop::access;
+        return false;
+    case Outcome::page_needed:
+        stop_ = Stop::page_needed;
+        return false;
+    case Outcome::copy_needed:
+        stop_ = Stop::copy_needed;
+        return false;
+    }
+    return true;
+}
+
+// --- boundaries ---------------------------------------------------------------------------------
+
+bool Cpu::service_boundary() {
+    if (shadow_fresh) {
+        shadow_fresh = false; // set by an instruction that did not run alone
+    }
+    if ((attention & Attention::injection) != 0) {
+        return deliver_injected();
+    }
+    if (s.pending_debug != 0 && !s.blocking_by_mov_ss) {
+        if (!deliver_pending_debug()) {
+            return false;
+        }
+    }
+    if (window_exit()) {
+        return false;
+    }
+    if ((attention & Attention::yield) != 0) {
+        attention &= ~Attention::yield;
+        stop_ = Stop::yield;
+        return false;
+    }
+    const bool waiting = (s.pending_debug != 0) ||
+                         (controls.proc & (interrupt_window_exiting | nmi_window_exiting)) != 0;
+    if (!waiting) {
+        attention &= ~Attention::event;
+    }
+    return true;
+}
+
+bool Cpu::deliver_injected() {
+    if (budget <= 0) {
+        stop_ = Stop::count;
+        return false;
+    }
+    const Event e = *injected;
+    s.activity = state::ActivityState::active;
+    if (!deliver(e)) {
+        if (outcome == Outcome::vm_exit) {
+            injected.reset();
+            attention &= ~Attention::injection;
+        }
+        return stop_for(outcome);
+    }
+    injected.reset();
+    attention &= ~Attention::injection;
+    budget -= 1;
+    return true;
+}
+
+bool Cpu::deliver_pending_debug() {
+    if (budget <= 0) {
+        stop_ = Stop::count;
+        return false;
+    }
+    Event e;
+    e.vector = static_cast<u8>(Exception::db);
+    e.address = (s.pending_debug & pending_debug::b) |
+                ((s.pending_debug & pending_debug::bs) != 0 ? dr6::bs : 0);
+    const u64 before = s.pending_debug;
+    s.pending_debug = 0;
+    if (!deliver(e)) {
+        if (outcome != Outcome::vm_exit) {
+            s.pending_debug = before;
+        }
+        return stop_for(outcome);
+    }
+    budget -= 1;
+    return true;
+}
+
+bool Cpu::window_exit() {
+    const bool nmi = (controls.proc & nmi_window_exiting) != 0 && nmi_deliverable();
+    const bool interrupt = (controls.proc & interrupt_window_exiting) != 0 && interruptible();
+    if (!nmi && !interrupt) {
+        return false;
+    }
+    set_exit(nmi ? ExitReason::nmi_window : ExitReason::interrupt_window);
+    stop_ = Stop::exit;
+    return true;
+}
+
+// SDM 3B 17.3.1.1: an instruction breakpoint is a fault, unless RF is set.
+bool Cpu::code_breakpoint() {
+    if ((s.rflags & rflags::rf) != 0 || (s.dr7 & dr7::enables) == 0) {
+        return true;
+    }
+    u64 at = 0;
+    if (!fetch_linear(at)) {
+        return false;
+    }
+    u64 hit = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+        const bool enabled = (s.dr7 >> (2 * i) & 3) != 0;
+        const bool execute_type = (s.dr7 >> (16 + 4 * i) & 3) == 0;
+        if (enabled && execute_type && s.dr[i] == at) {
+            hit |= bit(i);
+        }
+    }
+    return hit == 0 || set_fault(Exception::db, 0, hit);
+}
+
+// --- fetch --------------------------------------------------------------------------------------
+
+bool Cpu::fetch_linear(u64& address) {
+    const state::Segment& cs = s.segments[static_cast<unsigned>(Seg::cs)];
+    if (mode.is64()) {
+        address = s.rip;
+        const unsigned width = (s.cr4 & cr4::la57) != 0 ? 57 : 48;
+        return is_canonical(address, width) || set_fault(Exception::gp, 0);
+    }
+    if (s.rip > cs.limit) {
+        return set_fault(Exception::gp, 0);
+    }
+    address = static_cast<u32>(cs.base + s.rip);
+    return true;
+}
+
+bool Cpu::second_page_matches(const Block& b, u64 linear) {
+    Translation t;
+    u64 second = (linear & ~page_mask) + page_size;
+    if (!mode.is64()) {
+        second = static_cast<u32>(second);
+    }
+    return translate(second, Access::exec, cpl == 3, false, t) &&
+           (t.physical & ~page_mask) == b.second_page;
+}
+
+Block* Cpu::find_block(bool exact) {
+    u64 linear = 0;
+    if (!fetch_linear(linear)) {
+        return nullptr;
+    }
+    const TlbEntry& e = tlb[(linear >> page_shift) & tlb_mask];
+    const u8* host = nullptr;
+    if (e.exec == (linear & ~page_mask)) {
+        host = reinterpret_cast<const u8*>(e.addend + linear);
+    } else {
+        Translation t;
+        if (!translate(linear, Access::exec, cpl == 3, false, t)) {
+            return nullptr;
+        }
+        if (t.host == nullptr) {
+            set_exit(ExitReason::ept_violation, 4);
+            exit.guest_physical = t.physical;
+            exit.guest_linear = linear;
+            return nullptr;
+        }
+        if (view != TlbView::checked) {
+            fill_tlb(linear, t, cpl == 3, false);
+        }
+        host = t.host;
+    }
+    const u32 key = mode.key | (exact ? Block::exact : 0);
+    Block* b = package.code().find(host, key);
+    if (b != nullptr && b->crosses && !second_page_matches(*b, linear)) {
+        package.code().kill(b);
+        b = nullptr;
+    }
+    if (b == nullptr) {
+        b = decode_at(linear, host, exact);
+    }
+    if (b != nullptr && !exact && !b->crosses && mode.has(Mode::flat_code)) {
+        jump_cache_[(s.rip ^ s.rip >> 12) & (jump_cache_entries - 1)] = {s.rip, b};
+    }
+    return b;
+}
+
+Block* Cpu::decode_at(u64 linear, const u8* host, bool exact) {
+    CodeCache& code = package.code();
+    if (code.full()) {
+        code.reset();
+        for (Cpu* cpu : package.cpus_) {
+            cpu->forget_jumps();
+        }
+    }
+    Translation t;
+    if (!translate(linear, Access::exec, cpl == 3, false, t)) {
+        return nullptr;
+    }
+    const auto room = static_cast<unsigned>(page_size - (linear & page_mask));
+    FetchWindow window{host, room, true};
+    if (!mode.is64()) {
+        const u64 limit = s.segments[static_cast<unsigned>(Seg::cs)].limit;
+        const u64 left = limit - s.rip + 1;
+        if (left <= room) {
+            window.size = static_cast<unsigned>(left);
+            window.more_exists = false;
+        }
+    }
+    Block fresh;
+    fresh.mode = mode.key | (exact ? Block::exact : 0);
+    fresh.host = host;
+    fresh.phys = t.physical;
+    auto status = decoder_->decode(window, mode, package.features(), exact, max_block_ops, fresh);
+    u8 bytes[32];
+    if (status == Decoder::Status::needs_more) {
+        u64 second = (linear & ~page_mask) + page_size;
+        if (!mode.is64()) {
+            second = static_cast<u32>(second);
+        }
+        Translation tail;
+        if (!translate(second, Access::exec, cpl == 3, false, tail)) {
+            return nullptr;
+        }
+        std::memcpy(bytes, host, room);
+        std::memset(bytes + room, 0xff, sizeof bytes - room);
+        if (tail.host != nullptr) {
+            std::memcpy(bytes + room, tail.host, sizeof bytes - room);
+        }
+        window = {bytes, room + 15, false};
+        fresh.crosses = true;
+        fresh.second_page = tail.physical & ~page_mask;
+        status = decoder_->decode(window, mode, package.features(), exact, 1, fresh);
+        if (tail.host != nullptr) {
+            package.memory().set_state(gfn_of(Gpa(tail.physical)), page_state::code);
+        }
+    }
+    if (status != Decoder::Status::ok) {
+        set_fault(Exception::gp, 0);
+        return nullptr;
+    }
+    package.memory().set_state(gfn_of(Gpa(t.physical)), page_state::code);
+    return code.insert(fresh, decoder_->ops());
+}
+
+} // namespace nestor::cpu

@@ -1,0 +1,85 @@
+// One vCPU of L1: the silicon, its local APIC, and the L0 that handles its VM exits.
+#pragma once
+
+#include <memory>
+
+#include "engine/hypervisor/exit.hpp"
+#include "engine/state/vcpu.hpp"
+#include "src/base/result.hpp"
+
+namespace nestor::cpu {
+class Package;
+}
+
+namespace nestor::hv {
+
+/// What the board answers synchronously.
+class BoardPort {
+public:
+    virtual ~BoardPort() = default;
+    /// INTA: the vector of the PIC pair's highest request, acknowledged. Called only while
+    /// pic_output() is high.
+    virtual Vector acknowledge_pic() = 0;
+    /// Level of the PIC pair's INTR output.
+    [[nodiscard]] virtual bool pic_output() const = 0;
+    /// Delivers an interrupt message that a local APIC sent (ICR) to its targets.
+    virtual void send(VcpuIndex from, const InterruptMessage& message) = 0;
+};
+
+/// Position and time at the start of a run (design rule 2).
+struct TimeBase {
+    Icount count;       ///< machine-wide count now
+    Ticks ticks;        ///< ticks at that count
+    u32 ticks_per_insn_num = 1; ///< ticks = ticks + (count' - count) * num / den
+    u32 ticks_per_insn_den = 1;
+};
+
+class Vcpu final {
+public:
+    struct Config {
+        VcpuIndex index;
+        u16 vcpu_count = 1;
+        cpu::Package* package = nullptr; ///< shared silicon: memory, decoded code
+        BoardPort* board = nullptr;
+    };
+
+    explicit Vcpu(const Config& config);
+    ~Vcpu();
+    Vcpu(const Vcpu&) = delete;
+    Vcpu& operator=(const Vcpu&) = delete;
+
+    /// Runs until the machine-wide count is `until`, or something needs the board. `base` is the
+    /// time at entry. The count reached is `count()`.
+    [[nodiscard]] Exit run(const TimeBase& base, Icount until);
+
+    /// Machine-wide count after the last run (base.count + what this vCPU retired).
+    [[nodiscard]] Icount count() const;
+
+    /// Answers a PortAccess or MmioAccess. Writes are completed too (the data is ignored).
+    void complete(u64 data);
+
+    /// Whether run() would do something other than return Halted or WaitingForSipi.
+    [[nodiscard]] bool runnable() const;
+
+    /// The tick of the next event of this vCPU's own timers; max when there is none.
+    [[nodiscard]] Ticks next_deadline() const;
+
+    /// Accepts a message if it is addressed to this vCPU's APIC. Returns whether it matched.
+    bool accepts(const InterruptMessage& message, VcpuIndex from) const;
+    void deliver(const InterruptMessage& message, Ticks now);
+    /// Priority for lowest-priority arbitration: smaller is preferred.
+    [[nodiscard]] u8 arbitration_priority() const;
+
+    /// Power-on reset or INIT-like reset of everything a machine reset resets.
+    void reset();
+
+    [[nodiscard]] state::Vcpu save() const;
+    /// Replaces the whole state, in any order with other units, also before the first run.
+    [[nodiscard]] Result<> load(const state::Vcpu& from);
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+} // namespace nestor::hv
