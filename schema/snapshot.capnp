@@ -4,6 +4,9 @@
 
 @0xd6f0b2a94c7e1835;
 
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("nestor::snapshot::schema");
+
 enum Tier {
   resume @0;
   # Continues the one machine: to be resumed once.

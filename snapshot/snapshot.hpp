@@ -299,8 +299,9 @@ public:
     /// Reads all of the store and compares all of it with its digests.
     [[nodiscard]] Result<FsckReport> fsck(const Progress& progress = {}) const;
 
+    struct Impl; ///< for snapshot/*.cpp only
+
 private:
-    struct Impl;
     explicit Store(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
 };

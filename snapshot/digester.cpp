@@ -1,0 +1,195 @@
+// Page digests, the trees above them and the machine digest (design.md, rule 1: "Three digests").
+// Owns: what exactly each digest covers. A change here changes the identity of every machine.
+#include "snapshot/digest_tree.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "snapshot/format.hpp"
+#include "snapshot/parallel.hpp"
+
+namespace nestor::snapshot {
+
+namespace {
+
+/// Below this many dirty pages a second thread costs more than it saves.
+constexpr u64 parallel_threshold = 256;
+constexpr u64 leaves_per_chunk = 16;
+
+u64 last_leaf_mask(u64 pages) {
+    const u64 rest = pages & (fanout - 1);
+    return rest == 0 ? ~u64{0} : (u64{1} << rest) - 1;
+}
+
+void mark_all(RegionTree& tree) {
+    std::fill(tree.dirty.begin(), tree.dirty.end(), ~u64{0});
+    tree.dirty.back() = last_leaf_mask(tree.pages);
+}
+
+RegionTree make_tree(const Region& region) {
+    RegionTree tree;
+    tree.start = region.start;
+    tree.pages = region.size >> page_shift;
+    const unsigned levels = map_levels(tree.pages);
+    for (unsigned level = 0; level <= levels; ++level) {
+        tree.nodes.emplace_back(map_width(tree.pages, level));
+    }
+    tree.dirty.resize(tree.nodes[1].size());
+    tree.stale.resize(tree.nodes[1].size());
+    mark_all(tree);
+    return tree;
+}
+
+} // namespace
+
+std::span<const Digest> RegionTree::children(unsigned level, u64 index) const {
+    const std::vector<Digest>& below = nodes[level - 1];
+    const u64 first = index << fanout_shift;
+    return std::span(below).subspan(first, std::min(fanout, below.size() - first));
+}
+
+void RegionTree::update_leaf(u64 leaf) {
+    for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
+        const u64 page = (leaf << fanout_shift) + static_cast<u64>(std::countr_zero(left));
+        const u8* const bytes = host + (page << page_shift);
+        const Digest digest = is_zero_page(bytes)
+                                  ? zero_digest
+                                  : sha256(std::as_bytes(std::span(bytes, page_size)));
+        if (nodes[0][page] != digest) {
+            nodes[0][page] = digest;
+            stale[leaf] = 1;
+        }
+    }
+    dirty[leaf] = 0;
+}
+
+void RegionTree::update_nodes() {
+    std::vector<u8> changed;
+    changed.swap(stale);
+    stale.assign(changed.size(), 0);
+    for (unsigned level = 1; level <= levels(); ++level) {
+        std::vector<u8> above(level < levels() ? nodes[level + 1].size() : 1);
+        for (u64 i = 0; i < changed.size(); ++i) {
+            if (changed[i] != 0) {
+                nodes[level][i] = node_digest(level, children(level, i));
+                above[i >> fanout_shift] = 1;
+            }
+        }
+        changed = std::move(above);
+    }
+}
+
+Result<> MemoryDigester::Impl::attach(std::span<const Region> given) {
+    std::vector<Extent> extents;
+    for (const Region& region : given) {
+        extents.push_back({region.start, region.size});
+    }
+    const auto order = TRY(order_regions(extents));
+    if (regions.empty()) {
+        for (const std::size_t i : order) {
+            regions.push_back(make_tree(given[i]));
+        }
+    }
+    bool same = regions.size() == order.size();
+    for (std::size_t i = 0; same && i < order.size(); ++i) {
+        const Region& region = given[order[i]];
+        same = regions[i].start == region.start && regions[i].pages == region.size >> page_shift;
+        regions[i].host = region.host;
+    }
+    if (!same) {
+        return fail(ErrorCode::usage, "the memory regions are not those of the first digest");
+    }
+    return {};
+}
+
+std::vector<RegionEntry> MemoryDigester::Impl::entries() const {
+    std::vector<RegionEntry> entries;
+    for (const RegionTree& tree : regions) {
+        entries.push_back({tree.start, tree.pages << page_shift, tree.root()});
+    }
+    return entries;
+}
+
+MemoryDigester::MemoryDigester() : impl_(std::make_unique<Impl>()) {}
+MemoryDigester::~MemoryDigester() = default;
+MemoryDigester::MemoryDigester(MemoryDigester&&) noexcept = default;
+MemoryDigester& MemoryDigester::operator=(MemoryDigester&&) noexcept = default;
+
+void MemoryDigester::mark_dirty(Gfn first, u64 count) {
+    for (RegionTree& tree : impl_->regions) {
+        const u64 base = gfn_of(tree.start).value();
+        const u64 begin = std::max(first.value(), base);
+        const u64 end = std::min(first.value() + count, base + tree.pages);
+        for (u64 gfn = begin; gfn < end; ++gfn) {
+            const u64 page = gfn - base;
+            tree.dirty[page >> fanout_shift] |= u64{1} << (page & (fanout - 1));
+        }
+    }
+}
+
+void MemoryDigester::mark_all_dirty() {
+    for (RegionTree& tree : impl_->regions) {
+        mark_all(tree);
+    }
+}
+
+Result<Digest> MemoryDigester::root(std::span<const Region> regions, unsigned threads) {
+    TRY(impl_->attach(regions));
+    for (RegionTree& tree : impl_->regions) {
+        u64 dirty = 0;
+        for (const u64 word : tree.dirty) {
+            dirty += static_cast<u64>(std::popcount(word));
+        }
+        const u64 chunks = (tree.dirty.size() + leaves_per_chunk - 1) / leaves_per_chunk;
+        TRY(parallel_chunks(chunks, dirty < parallel_threshold ? 1 : threads,
+                            [&](unsigned, u64 chunk) -> Result<> {
+                                const u64 end = std::min<u64>((chunk + 1) * leaves_per_chunk,
+                                                              tree.dirty.size());
+                                for (u64 i = chunk * leaves_per_chunk; i < end; ++i) {
+                                    tree.update_leaf(i);
+                                }
+                                return {};
+                            }));
+        tree.update_nodes();
+    }
+    return map_root(impl_->entries());
+}
+
+Result<Digest> memory_root(std::span<const Region> regions, unsigned threads) {
+    MemoryDigester digester;
+    return digester.root(regions, threads);
+}
+
+Digest machine_digest(const Contract& contract, std::span<const UnitEntry> units,
+                      const Digest& memory_root) {
+    std::vector<const UnitEntry*> sorted;
+    for (const UnitEntry& unit : units) {
+        sorted.push_back(&unit);
+    }
+    std::sort(sorted.begin(), sorted.end(),
+              [](const UnitEntry* a, const UnitEntry* b) { return a->name < b->name; });
+    Hasher hasher;
+    hasher.add(contract.type);
+    hasher.add(bytes_of(sha256(contract.bytes)));
+    hasher.add(u64{sorted.size()});
+    for (const UnitEntry* const unit : sorted) {
+        hasher.add(u64{unit->name.size()});
+        hasher.add(std::as_bytes(std::span(unit->name)));
+        hasher.add(unit->type);
+        hasher.add(unit->size);
+        hasher.add(bytes_of(unit->digest));
+    }
+    hasher.add(bytes_of(memory_root));
+    return hasher.finish();
+}
+
+Digest machine_digest(const Contract& contract, std::span<const Unit> units,
+                      const Digest& memory_root) {
+    std::vector<UnitEntry> entries;
+    for (const Unit& unit : units) {
+        entries.push_back({unit.name, unit.type, unit.bytes.size(), sha256(unit.bytes)});
+    }
+    return machine_digest(contract, entries, memory_root);
+}
+
+} // namespace nestor::snapshot

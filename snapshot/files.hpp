@@ -1,0 +1,83 @@
+// The files of a store and how they are replaced.
+//
+//   DIR/store            what this directory is (text, with its own digest)
+//   DIR/writer.lock      flock of the one writer; its text says who that is
+//   DIR/packs/*.pack     sealed packs (pack.hpp)
+//   DIR/index.mdb        LMDB: which digest lies where; for writers only, can be rebuilt
+//   DIR/manifests/HEX    one file per manifest, named by its digest
+//   DIR/refs/TAG         one file per reference (text, with its own digest)
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/digest.hpp"
+#include "src/base/fd.hpp"
+#include "src/base/result.hpp"
+
+namespace nestor::snapshot {
+
+struct Layout {
+    std::string root;
+
+    [[nodiscard]] std::string store_file() const { return root + "/store"; }
+    [[nodiscard]] std::string lock_file() const { return root + "/writer.lock"; }
+    [[nodiscard]] std::string packs() const { return root + "/packs"; }
+    [[nodiscard]] std::string index() const { return root + "/index.mdb"; }
+    [[nodiscard]] std::string manifests() const { return root + "/manifests"; }
+    [[nodiscard]] std::string refs() const { return root + "/refs"; }
+    [[nodiscard]] std::string manifest(const Digest& digest) const {
+        return manifests() + "/" + to_hex(digest);
+    }
+    [[nodiscard]] std::string ref(std::string_view tag) const {
+        return refs() + "/" + std::string(tag);
+    }
+};
+
+/// fdatasync, rename and fsync of a directory as Results that name the file.
+[[nodiscard]] Result<> sync_file(int fd, const std::string& name);
+[[nodiscard]] Result<> rename_file(const std::string& from, const std::string& to);
+[[nodiscard]] Result<> sync_directory(const std::string& directory);
+
+/// Puts `bytes` under directory/name, durably and at once: a reader finds the old file or the new
+/// one, whatever dies meanwhile.
+[[nodiscard]] Result<> replace_file(const std::string& directory, const std::string& name,
+                                    std::span<const std::byte> bytes);
+
+/// Names in a directory, sorted, without those that begin with a dot.
+[[nodiscard]] Result<std::vector<std::string>> list_directory(const std::string& directory);
+
+/// Removes what a killed writer left: files ending in ".part" and dot files. Writer only.
+void remove_leftovers(const Layout& layout);
+
+/// The right to write to a store; ends with the object, or with the process.
+class WriterLock final {
+public:
+    /// Waits for another writer up to `wait`, then fails with "held by pid N".
+    [[nodiscard]] static Result<WriterLock> take(const Layout& layout,
+                                                 std::chrono::milliseconds wait);
+
+private:
+    explicit WriterLock(Fd fd) : fd_(std::move(fd)) {}
+    Fd fd_;
+};
+
+/// What a reference says.
+struct Reference {
+    std::string tag;
+    Digest manifest;
+};
+
+[[nodiscard]] std::string encode_reference(const Reference& reference);
+/// Exactly what encode_reference makes, for this tag; anything else is corrupt.
+[[nodiscard]] Result<Reference> decode_reference(std::string_view text, std::string_view tag);
+
+/// Makes the directories and files of an empty store.
+[[nodiscard]] Result<> make_store(const Layout& layout);
+/// Compares the store file with what make_store writes.
+[[nodiscard]] Result<> check_store_file(const Layout& layout);
+[[nodiscard]] bool file_exists(const std::string& path);
+
+} // namespace nestor::snapshot

@@ -1,0 +1,35 @@
+// Manifests as bytes. Internal to snapshot.
+//
+// A manifest file is "nestmani", u32 version, u32 words of the manifest, u32 words of the
+// placement, u32 zero; both messages (canonical, single segment, no table); SHA-256 of all before.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "src/base/result.hpp"
+
+#include "snapshot/pack.hpp"
+#include "snapshot/snapshot.hpp"
+
+namespace nestor::snapshot {
+
+/// A manifest and where what it names lies in this store.
+struct PlacedManifest {
+    Manifest manifest;
+    std::vector<Location> units;        ///< in the order of manifest.units
+    std::vector<Location> region_roots; ///< in the order of manifest.regions; 0 for zero regions
+};
+
+/// The bytes of a manifest file. Sets manifest.digest.
+[[nodiscard]] std::vector<std::byte> encode_manifest(PlacedManifest& placed);
+
+/// The inverse, for hostile bytes: everything a caller relies on is checked, the manifest's and the
+/// machine's digest included.
+[[nodiscard]] Result<PlacedManifest> decode_manifest(std::span<const std::byte> file,
+                                                     const Digest& expected);
+
+/// Largest manifest file that is read.
+inline constexpr std::size_t max_manifest_file = 64u << 20;
+
+} // namespace nestor::snapshot

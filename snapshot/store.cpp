@@ -1,0 +1,154 @@
+// The store as its users see it: opening, finding references, and the verbs that need no thread.
+// Readers come in here without any lock: files are replaced whole, packs are never changed.
+#include "snapshot/store.hpp"
+
+#include <cerrno>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snapshot/index.hpp"
+#include "snapshot/save.hpp"
+
+namespace nestor::snapshot {
+
+namespace {
+
+constexpr std::size_t max_reference_file = 4096;
+
+Failure no_such_tag(const Layout& layout, std::string_view tag) {
+    return fail(ErrorCode::failed,
+                "there is no snapshot " + std::string(tag) + " in " + layout.root,
+                "vm snap ls lists what there is");
+}
+
+u64 size_of(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
+}
+
+Result<> check_tag(std::string_view tag) {
+    if (!is_valid_tag(tag)) {
+        return fail(ErrorCode::usage, "'" + std::string(tag) + "' cannot name a snapshot");
+    }
+    return {};
+}
+
+} // namespace
+
+Result<Reference> Store::Impl::reference(std::string_view tag) const {
+    TRY(check_tag(tag));
+    const std::string path = layout.ref(tag);
+    if (!file_exists(path)) {
+        return no_such_tag(layout, tag);
+    }
+    const auto bytes = TRY(read_file(path, max_reference_file));
+    return decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
+}
+
+Result<PlacedManifest> Store::Impl::manifest(const Digest& digest) const {
+    const std::string path = layout.manifest(digest);
+    if (!file_exists(path)) {
+        return fail(ErrorCode::corrupt, path + ": this manifest is missing");
+    }
+    const auto bytes = TRY(read_file(path, max_manifest_file));
+    return decode_manifest(bytes, digest);
+}
+
+Result<std::shared_ptr<const SnapshotData>> Store::Impl::load(std::string_view tag) const {
+    const Reference found = TRY(reference(tag));
+    const std::string context = "snapshot " + std::string(tag);
+    auto data = std::make_shared<SnapshotData>();
+    data->tag = tag;
+    data->packs = packs;
+    data->placed = TRY(manifest(found.manifest), context);
+    data->units = TRY(read_units(data->placed, *packs), context);
+    return std::shared_ptr<const SnapshotData>(std::move(data));
+}
+
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Store::~Store() = default;
+Store::Store(Store&&) noexcept = default;
+Store& Store::operator=(Store&&) noexcept = default;
+
+const std::string& Store::directory() const { return impl_->layout.root; }
+
+Result<Store> Store::open(std::string directory, Mode mode) {
+    auto impl = std::make_unique<Impl>(std::move(directory));
+    const Layout& layout = impl->layout;
+    if (!file_exists(layout.store_file())) {
+        if (mode == Mode::existing) {
+            return fail(ErrorCode::failed, layout.root + " is not a snapshot store",
+                        "vm store init " + layout.root + " makes one");
+        }
+        TRY(make_store(layout), "making the store " + layout.root);
+    }
+    TRY(check_store_file(layout));
+    return Store(std::move(impl));
+}
+
+Result<SaveReport> Store::save(const SaveRequest& request) {
+    return SaveJob(impl_->layout, *impl_->packs, request).run();
+}
+
+Result<Snapshot> Store::load(std::string_view tag) const {
+    return Snapshot(TRY(impl_->load(tag)));
+}
+
+Result<std::vector<ListEntry>> Store::list() const {
+    std::vector<ListEntry> entries;
+    for (const std::string& tag : TRY(list_directory(impl_->layout.refs()))) {
+        ListEntry entry;
+        entry.tag = tag;
+        const auto read = [&]() -> Result<Manifest> {
+            const Reference reference = TRY(impl_->reference(tag));
+            return TRY(impl_->manifest(reference.manifest)).manifest;
+        };
+        auto manifest = read();
+        if (manifest) {
+            entry.manifest = std::move(*manifest);
+        } else {
+            entry.error = manifest.error();
+        }
+        entries.push_back(std::move(entry));
+    }
+    return entries;
+}
+
+Result<> Store::remove(std::string_view tag) {
+    TRY(check_tag(tag));
+    const Layout& layout = impl_->layout;
+    const WriterLock lock = TRY(WriterLock::take(layout, std::chrono::milliseconds(0)));
+    if (::unlink(layout.ref(tag).c_str()) != 0) {
+        if (errno == ENOENT) {
+            return no_such_tag(layout, tag);
+        }
+        return fail_errno("removing " + layout.ref(tag), errno);
+    }
+    return sync_directory(layout.refs());
+}
+
+Result<StoreStat> Store::stat() const {
+    const Layout& layout = impl_->layout;
+    StoreStat stat;
+    stat.snapshots = TRY(list_directory(layout.refs())).size();
+    stat.index_bytes = size_of(layout.index());
+    for (const std::string& name : TRY(list_directory(layout.manifests()))) {
+        stat.manifest_bytes += size_of(layout.manifests() + "/" + name);
+    }
+    RecordBuffer buffer;
+    for (const u32 id : TRY(impl_->packs->ids())) {
+        const auto pack = TRY(impl_->packs->get(id));
+        stat.packs += 1;
+        stat.pack_bytes += pack->file_size();
+        for (u32 record = 0; record < pack->records(); ++record) {
+            TRY(pack->read_items(record, buffer));
+            stat.extents += buffer.kind() == RecordKind::pages ? 1 : 0;
+            stat.pages += buffer.kind() == RecordKind::pages ? buffer.count() : 0;
+            stat.map_nodes += buffer.kind() == RecordKind::nodes ? buffer.count() : 0;
+        }
+    }
+    return stat;
+}
+
+} // namespace nestor::snapshot

@@ -1,0 +1,26 @@
+// What a Store holds. Internal to snapshot.
+#pragma once
+
+#include <memory>
+
+#include "snapshot/files.hpp"
+#include "snapshot/load.hpp"
+#include "snapshot/pack.hpp"
+#include "snapshot/snapshot.hpp"
+
+namespace nestor::snapshot {
+
+struct Store::Impl {
+    explicit Impl(std::string directory)
+        : layout{std::move(directory)}, packs(std::make_shared<Packs>(layout.packs())) {}
+
+    [[nodiscard]] Result<Reference> reference(std::string_view tag) const;
+    [[nodiscard]] Result<PlacedManifest> manifest(const Digest& digest) const;
+    /// Manifest and units of a tag, verified.
+    [[nodiscard]] Result<std::shared_ptr<const SnapshotData>> load(std::string_view tag) const;
+
+    Layout layout;
+    std::shared_ptr<Packs> packs;
+};
+
+} // namespace nestor::snapshot
