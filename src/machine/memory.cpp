@@ -1,0 +1,78 @@
+// The guest-physical address map and the memory behind it.
+//
+// Owns one memfd and one anonymous mapping of state bytes per region. Nothing is touched here, so a
+// machine of 64 GiB starts as fast as a small one. The 64 KiB of the test device are a region like
+// any other: what they hold is saved as memory, not as a device's state.
+#include "src/machine/memory.hpp"
+
+#include <cerrno>
+#include <string>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "src/base/bits.hpp"
+#include "src/device/test_device.hpp"
+
+namespace nestor::machine {
+
+std::vector<device::E820Entry> memory_map(u64 memory) {
+    using Type = device::E820Entry::Type;
+    std::vector<device::E820Entry> map{
+        {0, ebda_start, Type::ram},
+        {ebda_start, 0xa0000 - ebda_start, Type::reserved},
+        {acpi_start, bios_end - acpi_start, Type::reserved},
+        {bios_end, memory_below_4g(memory) - bios_end, Type::ram},
+    };
+    if (memory_above_4g(memory) != 0) {
+        map.push_back({four_gib, memory_above_4g(memory), Type::ram});
+    }
+    return map;
+}
+
+Result<std::unique_ptr<Memory>> Memory::create(u64 memory) {
+    if (memory < min_memory || memory > max_memory || memory % page_size != 0) {
+        return fail(ErrorCode::usage,
+                    "memory of " + std::to_string(memory) +
+                        " bytes: it must be a multiple of 4 KiB between 2 MiB and 64 GiB");
+    }
+    std::unique_ptr<Memory> made(new Memory);
+    TRY(made->add(Gpa(0), memory_below_4g(memory)));
+    if (memory_above_4g(memory) != 0) {
+        TRY(made->add(Gpa(four_gib), memory_above_4g(memory)));
+    }
+    TRY(made->add(Gpa(device::TestDevice::memory_base), device::TestDevice::memory_size));
+    return made;
+}
+
+Result<> Memory::add(Gpa start, u64 size) {
+    Fd file(memfd_create("nestor-ram", MFD_CLOEXEC));
+    if (!file.valid()) {
+        return fail_errno("creating guest memory", errno);
+    }
+    if (ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+        return fail_errno("sizing guest memory", errno);
+    }
+    const auto map = [this](u64 bytes, int flags, int fd) -> Result<u8*> {
+        void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+        if (address == MAP_FAILED) {
+            return fail_errno("mapping guest memory", errno);
+        }
+        mappings_.push_back({address, bytes});
+        return static_cast<u8*>(address);
+    };
+    u8* const host = TRY(map(size, MAP_SHARED, file.get()));
+    const u64 state_size = align_up(size >> page_shift, page_size);
+    u8* const state = TRY(map(state_size, MAP_PRIVATE | MAP_ANONYMOUS, -1));
+    files_.push_back(std::move(file));
+    guest_.add_region({start, size, host, state});
+    return {};
+}
+
+Memory::~Memory() {
+    for (const Mapping& mapping : mappings_) {
+        munmap(mapping.address, mapping.size);
+    }
+}
+
+} // namespace nestor::machine
