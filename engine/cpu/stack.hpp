@@ -1,0 +1,80 @@
+// Pushes and pops of near instructions, for ops_integer_stack.cpp and ops_control.cpp.
+#pragma once
+
+#include "engine/cpu/operands.hpp"
+
+namespace nestor::cpu {
+
+inline constexpr u8 rsp_offset = 32;
+inline constexpr u8 rbp_offset = 40;
+
+/// Mask of the stack pointer (SDM 1 6.2.3).
+[[nodiscard]] inline u64 sp_mask(const Cpu& cpu) {
+    const unsigned width = cpu.mode.stack();
+    return width == 2 ? ~u64{0} : width == 1 ? 0xffffffff : 0xffff;
+}
+[[nodiscard]] inline u64 sp(const Cpu& cpu) { return cpu.s.gpr[4] & sp_mask(cpu); }
+/// A 16-bit stack pointer leaves the rest of RSP alone.
+inline void set_sp(Cpu& cpu, u64 value) {
+    const u64 mask = sp_mask(cpu);
+    cpu.s.gpr[4] = mask == 0xffff ? (cpu.s.gpr[4] & ~mask) | (value & mask) : value & mask;
+}
+
+/// Reads at an offset of the stack segment. False: outcome says why.
+template <class T>
+[[nodiscard]] bool load_stack(Cpu& cpu, const Op* op, u64 offset, T& out) {
+    u64 address;
+    return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::read,
+                              address) &&
+           cpu.load_linear(op, address, out, arch::Seg::ss);
+}
+template <class T>
+[[nodiscard]] bool store_stack(Cpu& cpu, const Op* op, u64 offset, T value) {
+    u64 address;
+    return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::write,
+                              address) &&
+           cpu.store_linear(op, address, value, arch::Seg::ss);
+}
+template <class T>
+[[nodiscard]] bool probe_stack(Cpu& cpu, const Op* op, u64 offset) {
+    u64 address;
+    return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::write,
+                              address) &&
+           cpu.probe_write(op, address, sizeof(T), arch::Seg::ss);
+}
+template <class T>
+[[nodiscard]] bool push(Cpu& cpu, const Op* op, T value) {
+    const u64 moved = sp(cpu) - sizeof(T);
+    if (!store_stack<T>(cpu, op, moved, value)) {
+        return false;
+    }
+    set_sp(cpu, moved);
+    return true;
+}
+/// Out of line, for handlers that end in a jump.
+template <class T>
+[[gnu::noinline]] inline bool push_slow(Cpu& cpu, const Op* op, T value) {
+    return push<T>(cpu, op, value);
+}
+
+/// 64-bit mode: the push that needs no slow path. False: nothing happened.
+[[gnu::always_inline]] inline bool fast_push(Cpu& cpu, u64 value) {
+    const u64 address = cpu.s.gpr[4] - 8;
+    u8* host;
+    if (!fast_write<u64>(cpu, address, host)) [[unlikely]] {
+        return false;
+    }
+    host_store(host, value);
+    cpu.s.gpr[4] = address;
+    return true;
+}
+[[gnu::always_inline]] inline bool fast_peek(Cpu& cpu, u64& value) {
+    const u8* host;
+    if (!fast_read<u64>(cpu, cpu.s.gpr[4], host)) [[unlikely]] {
+        return false;
+    }
+    value = host_load<u64>(host);
+    return true;
+}
+
+} // namespace nestor::cpu
