@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "tools/schema/libcapnp.hpp"
+
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 

@@ -283,7 +283,7 @@ private:
         for (unsigned i = 0; i < order.size(); ++i) {
             order[i] = i;
         }
-        std::stable_sort(order.begin(), order.end(), [&](unsigned a, unsigned b) {
+        std::sort(order.begin(), order.end(), [&](unsigned a, unsigned b) {
             return schema.getFields()[a].getCodeOrder() < schema.getFields()[b].getCodeOrder();
         });
         for (const unsigned i : order) {

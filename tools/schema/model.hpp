@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/schema/libcapnp.hpp"
+
 #include <capnp/schema.capnp.h>
 
 namespace nestor::schema {

@@ -5,6 +5,8 @@
 // what a version without the field would have written, and reads as such a version would.
 #include <gtest/gtest.h>
 
+#include "tools/schema/libcapnp.hpp"
+
 #include <capnp/any.h>
 #include <capnp/message.h>
 

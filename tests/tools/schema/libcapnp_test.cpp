@@ -2,6 +2,8 @@
 // wrong in the same way for encode and decode, and a round trip would not see it; this does.
 #include <gtest/gtest.h>
 
+#include "tools/schema/libcapnp.hpp"
+
 #include <capnp/dynamic.h>
 #include <capnp/message.h>
 #include <capnp/schema-parser.h>
