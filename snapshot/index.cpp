@@ -16,6 +16,7 @@
 #include <lmdb.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "src/base/log.hpp"
@@ -58,6 +59,12 @@ Result<> check_file(const std::string& path) {
     const Result<> checked = check_lmdb({static_cast<const std::byte*>(map), size});
     ::munmap(map, size);
     return checked;
+}
+
+bool disk_is_full(const std::string& path) {
+    constexpr u64 enough = u64{1} << 20; // bytes; one write of LMDB is at most that
+    struct statvfs info {};
+    return ::statvfs(path.c_str(), &info) == 0 && u64{info.f_bavail} * info.f_frsize < enough;
 }
 
 /// A read or write transaction that is given up unless it was committed.
@@ -286,6 +293,9 @@ Result<> Index::try_commit(const std::vector<IndexEntry>& entries, const std::ve
         code = transaction.commit();
     }
     full = code == MDB_MAP_FULL;
+    if (code == EIO && disk_is_full(path_)) {
+        code = ENOSPC; // LMDB calls a write that was cut short an I/O error
+    }
     return code == 0 || full ? Result<>{} : fail_lmdb("writing " + path_, code);
 }
 

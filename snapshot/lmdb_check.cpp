@@ -26,7 +26,7 @@ constexpr u16 flag_leaf = 0x02;
 constexpr u16 flag_overflow = 0x04;
 constexpr u16 flag_meta = 0x08;
 constexpr u16 node_big_data = 0x01;
-constexpr u16 db_integer_key = 0x08;
+constexpr u16 free_flags = 0x4008; // MDB_INTEGERKEY, and MDB_NOSUBDIR of the environment
 constexpr std::size_t max_key = 511;
 
 struct PageHeader {
@@ -131,7 +131,7 @@ private:
             header.number == number && header.flags == flag_meta && meta.magic == meta_magic &&
             meta.version == meta_version && meta.free.pad == lmdb_page && meta.address == 0 &&
             meta.map_size % lmdb_page == 0 && meta.map_size <= u64{1} << 46 &&
-            meta.free.flags == db_integer_key && meta.main.flags == 0 && meta.last_page >= 1 &&
+            meta.free.flags == free_flags && meta.main.flags == 0 && meta.last_page >= 1 &&
             meta.last_page < meta.map_size / lmdb_page;
         return sane ? Result<>{} : bad_at("the description is wrong", number);
     }

@@ -1,6 +1,7 @@
 // A made-up machine and a directory that goes away, for the tests of the store.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include <cstring>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "snapshot/snapshot.hpp"
 
@@ -17,8 +19,12 @@ namespace nestor::snapshot::testing {
 
 class TempDir final {
 public:
-    TempDir() {
-        std::string pattern = (std::filesystem::temp_directory_path() / "nestor-XXXXXX").string();
+    /// In memory where that is wanted and there is /dev/shm: syncing costs nothing there.
+    explicit TempDir(bool in_memory = false) {
+        const std::filesystem::path shm = "/dev/shm";
+        const bool use_shm = in_memory && ::access(shm.c_str(), W_OK) == 0;
+        const auto base = use_shm ? shm : std::filesystem::temp_directory_path();
+        std::string pattern = (base / "nestor-XXXXXX").string();
         path_ = ::mkdtemp(pattern.data());
     }
     ~TempDir() {
@@ -145,7 +151,9 @@ inline Result<Machine> restore(const std::string& directory, const std::string& 
     machine.units.assign(snapshot.units().begin(), snapshot.units().end());
     machine.contract = snapshot.manifest().contract;
     const auto targets = machine.targets();
-    TRY(snapshot.read_all(targets));
+    ReadOptions options;
+    options.threads = shape.memory.empty() || shape.memory[0].bytes.size() < (1u << 20) ? 1 : 2;
+    TRY(snapshot.read_all(targets, options));
     return machine;
 }
 

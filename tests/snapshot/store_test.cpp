@@ -266,7 +266,7 @@ TEST_F(StoreTest, ProgressEndsAtTheTotal) {
 
 TEST_F(StoreTest, ManySmallPacksAndAGrowingIndexHoldTheSame) {
     const u64 limit = std::exchange(SaveJob::pack_limit, u64{200} << 10);
-    const u64 map = std::exchange(Index::initial_map_size, u64{64} << 10);
+    const u64 map = std::exchange(Index::initial_map_size, u64{32} << 10);
     const Machine machine = mixed_machine(2000, 600);
     const auto report = save(store_, machine, "a");
     ASSERT_TRUE(report) << report.error().message;
@@ -274,7 +274,7 @@ TEST_F(StoreTest, ManySmallPacksAndAGrowingIndexHoldTheSame) {
     SaveJob::pack_limit = limit;
     Index::initial_map_size = map;
     EXPECT_GT(store_.stat()->packs, 2u);
-    EXPECT_GT(report->index_bytes, u64{64} << 10);
+    EXPECT_GT(report->index_bytes, u64{32} << 10);
     expect_restores("a", machine);
     expect_restores("b", machine);
     EXPECT_TRUE(store_.fsck()->findings.empty());

@@ -1,0 +1,210 @@
+// Saves that die or run out of space: whatever was reported as saved restores bit for bit, nothing
+// half-made can be loaded, and the next save works.
+//
+// NESTOR_KILLS=N in the environment sets how many times a saving process is killed.
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "src/base/log.hpp"
+
+#include "snapshot/save.hpp"
+#include "tests/snapshot/machine.hpp"
+
+namespace nestor::snapshot::testing {
+namespace {
+
+/// The machine that save number n of a run stores.
+Machine machine_number(u32 n) {
+    Machine machine = Machine::blank(600);
+    for (u32 i = 0; i < 300; ++i) {
+        // Half of it common to all, half of its own.
+        machine.fill(0, i * 2, i % 2 == 0 ? i + 1 : 1000 * n + i);
+    }
+    return machine;
+}
+
+std::string tag_number(u32 n) { return "t" + std::to_string(n); }
+
+void expect_number(const std::string& store, u32 n) {
+    const Machine machine = machine_number(n);
+    const auto restored = restore(store, tag_number(n), machine);
+    ASSERT_TRUE(restored) << tag_number(n) << ": " << restored.error().message;
+    EXPECT_TRUE(restored->same_memory(machine)) << tag_number(n);
+}
+
+void expect_sound(const std::string& directory) {
+    const Store store = make_store(directory);
+    const auto report = store.fsck();
+    ASSERT_TRUE(report) << report.error().message;
+    for (const auto& finding : report->findings) {
+        ADD_FAILURE() << finding.where << ": " << finding.what;
+    }
+}
+
+/// Saves number after number and tells the pipe which ones are done, until killed.
+[[noreturn]] void save_for_ever(const std::string& directory, u32 first, int pipe) {
+    Store store = make_store(directory);
+    for (u32 n = first;; ++n) {
+        if (!save(store, machine_number(n), tag_number(n))) {
+            ::_exit(1);
+        }
+        if (::write(pipe, &n, sizeof(n)) != sizeof(n)) {
+            ::_exit(2);
+        }
+    }
+}
+
+TEST(Crash, AKilledSaveLosesNothingThatWasSaved) {
+    const TempDir dir;
+    const std::string directory = dir / "store";
+    const u64 limit = std::exchange(SaveJob::pack_limit, u64{64} << 10);
+    { const Store store = make_store(directory); }
+    const char* const wanted = std::getenv("NESTOR_KILLS");
+    const int kills = wanted != nullptr ? std::atoi(wanted) : 40;
+    std::mt19937_64 random(1);
+    u32 next = 0;
+    for (int kill = 0; kill < kills; ++kill) {
+        int pipe[2];
+        ASSERT_EQ(::pipe(pipe), 0);
+        const pid_t child = ::fork();
+        if (child == 0) {
+            ::close(pipe[0]);
+            save_for_ever(directory, next, pipe[1]);
+        }
+        ::close(pipe[1]);
+        ::usleep(static_cast<useconds_t>(random() % 60000));
+        ::kill(child, SIGKILL);
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        ASSERT_TRUE(WIFSIGNALED(status)) << "the child failed by itself: " << status;
+        u32 done = 0;
+        std::vector<u32> finished;
+        while (::read(pipe[0], &done, sizeof(done)) == sizeof(done)) {
+            finished.push_back(done);
+        }
+        ::close(pipe[0]);
+        for (const u32 n : finished) {
+            expect_number(directory, n);
+        }
+        if (!finished.empty()) {
+            next = finished.back() + 1;
+        }
+        // The one under way is there as a whole or not at all.
+        const Store store = make_store(directory);
+        if (const auto loaded = store.load(tag_number(next)); loaded) {
+            expect_number(directory, next);
+            ++next;
+        } else {
+            EXPECT_EQ(loaded.error().code, ErrorCode::failed) << loaded.error().message;
+        }
+        ASSERT_FALSE(::testing::Test::HasFailure()) << "kill " << kill;
+    }
+    SaveJob::pack_limit = limit;
+    Store store = make_store(directory);
+    ASSERT_TRUE(save(store, machine_number(next), tag_number(next)));
+    expect_sound(directory);
+    EXPECT_GT(next, 0u);
+    for (const std::string& file : all_files(directory)) {
+        EXPECT_FALSE(file.ends_with(".part") || file.ends_with(".tmp")) << file;
+    }
+}
+
+struct Unmount {
+    std::string path;
+    ~Unmount() { ::umount(path.c_str()); }
+};
+
+/// Takes up all but `left` bytes of a file system.
+void fill_disk(const std::string& path, u64 left) {
+    const int fd = ::open(path.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+    const std::vector<char> block(1024, 'x');
+    while (::write(fd, block.data(), block.size()) == static_cast<ssize_t>(block.size())) {
+    }
+    const auto size = static_cast<u64>(::lseek(fd, 0, SEEK_CUR));
+    ASSERT_EQ(::ftruncate(fd, static_cast<off_t>(size > left ? size - left : 0)), 0);
+    ::close(fd);
+}
+
+TEST(Crash, AFullDiskIsAClearErrorAndTheOldSnapshotStays) {
+    const TempDir dir;
+    const std::string mount = dir / "disk";
+    std::filesystem::create_directory(mount);
+    if (::mount("tmpfs", mount.c_str(), "tmpfs", 0, "size=8m") != 0) {
+        GTEST_SKIP() << "cannot mount a small tmpfs: " << std::strerror(errno);
+    }
+    const Unmount unmount{mount};
+    const std::string directory = mount + "/store";
+    Store store = make_store(directory);
+    ASSERT_TRUE(save(store, machine_number(0), tag_number(0)));
+    int failures = 0;
+    u32 n = 1;
+    // From no space at all to enough: the save fails at every one of its writes in turn.
+    for (u64 left = 0; left < (u64{160} << 10); left += 2048) {
+        fill_disk(mount + "/ballast", left);
+        const auto report = save(store, machine_number(n), tag_number(n));
+        if (!report) {
+            ++failures;
+            EXPECT_EQ(report.error().code, ErrorCode::failed) << report.error().message;
+            EXPECT_NE(report.error().message.find("No space left"), std::string::npos)
+                << report.error().message;
+            EXPECT_EQ(store.load(tag_number(n)).error().code, ErrorCode::failed);
+        } else {
+            expect_number(directory, n);
+            ++n;
+        }
+        expect_number(directory, 0);
+    }
+    EXPECT_GT(failures, 5);
+    EXPECT_GT(n, 2u);
+    fill_disk(mount + "/ballast", 0);
+    EXPECT_TRUE(store.remove(tag_number(1)));
+    std::filesystem::remove(mount + "/ballast");
+    const auto last = save(store, machine_number(n), tag_number(n));
+    EXPECT_TRUE(last) << last.error().message;
+    expect_sound(directory);
+}
+
+TEST(Crash, AFileSizeLimitIsAClearErrorAndTheOldSnapshotStays) {
+    const TempDir dir;
+    const std::string directory = dir / "store";
+    Store store = make_store(directory);
+    ASSERT_TRUE(save(store, machine_number(0), tag_number(0)));
+    int failures = 0;
+    u32 n = 1;
+    for (u64 limit = 0; limit < (u64{96} << 10); limit += 3000) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            ::signal(SIGXFSZ, SIG_IGN);
+            const rlimit sizes{limit, limit};
+            ::setrlimit(RLIMIT_FSIZE, &sizes);
+            const auto report = save(store, machine_number(n), tag_number(n));
+            ::_exit(report ? 0 : static_cast<int>(report.error().code));
+        }
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        ASSERT_TRUE(WIFEXITED(status)) << "limit " << limit << ": status " << status;
+        if (WEXITSTATUS(status) == 0) {
+            expect_number(directory, n);
+            ++n;
+        } else {
+            EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(ErrorCode::failed));
+            ++failures;
+        }
+        expect_number(directory, 0);
+    }
+    EXPECT_GT(failures, 3);
+    EXPECT_GT(n, 1u);
+    ASSERT_TRUE(save(store, machine_number(n), tag_number(n)));
+    expect_sound(directory);
+}
+
+} // namespace
+} // namespace nestor::snapshot::testing
