@@ -6,8 +6,10 @@
 #include "src/machine/memory.hpp"
 
 #include <cerrno>
+#include <cstring>
 #include <string>
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -66,6 +68,18 @@ Result<> Memory::add(Gpa start, u64 size) {
     u8* const state = TRY(map(state_size, MAP_PRIVATE | MAP_ANONYMOUS, -1));
     files_.push_back(std::move(file));
     guest_.add_region({start, size, host, state});
+    return {};
+}
+
+Result<> Memory::clear() {
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+        const cpu::GuestMemory::Region& region = guest_.regions()[i];
+        if (fallocate(files_[i].get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                      static_cast<off_t>(region.size)) != 0) {
+            return fail_errno("clearing guest memory", errno);
+        }
+        std::memset(region.state, 0, region.size >> page_shift);
+    }
     return {};
 }
 

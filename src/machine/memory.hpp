@@ -39,6 +39,9 @@ public:
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
 
+    /// Makes every byte zero and every page plain, whatever its state was.
+    [[nodiscard]] Result<> clear();
+
     [[nodiscard]] cpu::GuestMemory& guest() { return guest_; }
     [[nodiscard]] const cpu::GuestMemory& guest() const { return guest_; }
 

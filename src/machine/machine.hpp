@@ -1,0 +1,135 @@
+// The machine: vCPUs, memory and devices under one deterministic scheduler. Facade of src/machine.
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/cpu/guest_memory.hpp"
+#include "engine/state/machine.hpp"
+#include "src/base/result.hpp"
+#include "src/base/types.hpp"
+#include "src/machine/boot.hpp"
+
+namespace nestor::machine {
+
+inline constexpr u16 max_cpus = 16;
+
+/// Bytes that arrive at the serial port.
+struct SerialInput {
+    std::vector<u8> bytes;
+};
+/// Time that passes while the machine waits: what `--clock realtime` paces it with.
+struct AdvanceTicks {
+    u64 ticks = 0;
+};
+/// The power button is pressed; an operating system with ACPI shuts down.
+struct PowerButton {};
+/// A new seed for every vCPU's RDRAND and RDSEED.
+struct Entropy {
+    u64 seed = 0;
+};
+/// What comes from outside. All of it enters through Machine::input.
+using Input = std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy>;
+
+/// When run() comes back at the latest.
+struct RunLimits {
+    Icount until{std::numeric_limits<u64>::max()};
+    Ticks until_ticks{std::numeric_limits<u64>::max()};
+    /// Stop once the guest has sent this text over the serial port; empty for never.
+    std::string_view until_serial;
+    /// Come back when every vCPU idles instead of letting ticks jump to the next deadline.
+    bool stop_when_idle = false;
+};
+
+/// Why run() came back.
+struct Stop {
+    enum class Kind : u8 {
+        count,        ///< `until` is reached, to the instruction
+        ticks,        ///< `until_ticks` is reached
+        serial_text,  ///< `until_serial` was sent; the instruction that sent it is complete
+        idle,         ///< every vCPU idles: nothing happens before `next_deadline` or an input
+        halted,       ///< every vCPU is halted with interrupts off: only a reset helps
+        powered_off,  ///< ACPI S5
+        debug_exit,   ///< a write to port 0xf4; see `exit_status`
+        reset,        ///< 0xcf9, 8042 or port 0x92: see Machine::reboot
+        triple_fault, ///< the same, by a vCPU's shutdown
+        page_needed,  ///< fill `page`, clear its absent state, run again
+        copy_needed,  ///< copy `page`, clear its cow state, run again
+    };
+    Kind kind = Kind::count;
+    u8 exit_status = 0;         ///< with debug_exit: ((value << 1) | 1) & 0xff
+    Gfn page;                   ///< with page_needed and copy_needed
+    Ticks next_deadline;        ///< with idle; max when no timer runs
+};
+
+/// One state unit (design.md, "The snapshot").
+struct Unit {
+    std::string name; ///< "config", "machine", "vcpu[0]", "uart[0]", …
+    u64 type = 0;     ///< Cap'n Proto id of its struct
+    std::vector<std::byte> bytes; ///< canonical
+
+    bool operator==(const Unit&) const = default;
+};
+
+/// What is no state: it changes no digest.
+struct MachineOptions {
+    unsigned tlb_entries = 1024;
+};
+
+class Machine final {
+public:
+    /// Makes a machine at power-on. Usage errors name the value that is out of range.
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const state::MachineConfig& config,
+                                                                 const MachineOptions& options = {});
+    ~Machine();
+    Machine(const Machine&) = delete;
+    Machine& operator=(const Machine&) = delete;
+
+    /// Loads a kernel and leaves what firmware would have left: ACPI tables, locked FEAT_CTL with
+    /// VMX on, MTRRs, vCPU 0 at the kernel's entry, the others waiting for a start-up IPI. Once, on
+    /// a fresh machine.
+    [[nodiscard]] Result<> boot(const BootImages& images);
+    /// Resets all devices and vCPUs, clears RAM and boots again; count and ticks go on.
+    [[nodiscard]] Result<> reboot(const BootImages& images);
+
+    /// Runs until a limit or an event. Afterwards the machine stands between two instructions and
+    /// can be saved. Where it is stopped changes nothing of what it does.
+    [[nodiscard]] Stop run(const RunLimits& limits);
+    /// The one door for what comes from outside. It takes effect at the current count.
+    void input(const Input& input);
+
+    /// Where the guest's serial output goes, as it is sent. Without a sink it is kept for
+    /// take_serial_output().
+    void set_serial_sink(std::function<void(std::span<const u8>)> sink);
+    [[nodiscard]] std::vector<u8> take_serial_output();
+
+    [[nodiscard]] Icount count() const;
+    [[nodiscard]] Ticks ticks() const;
+    [[nodiscard]] const state::MachineConfig& config() const;
+    /// RAM, for the snapshot layer; regions are sorted by address.
+    [[nodiscard]] cpu::GuestMemory& memory();
+    /// Forgets what was derived from memory, after its bytes were changed behind the machine's back.
+    void memory_replaced();
+
+    /// The complete state except memory, in the order of the units' ranks.
+    [[nodiscard]] std::vector<Unit> units() const;
+    /// Replaces the complete state. Every unit must be there once and be known, and "config" must
+    /// equal config(). All are decoded before any is applied; on a failure after that the machine
+    /// must be discarded.
+    [[nodiscard]] Result<> load_units(std::span<const Unit> units);
+    /// The configuration among a machine's units, to create() one for load_units().
+    [[nodiscard]] static Result<state::MachineConfig> config_of(std::span<const Unit> units);
+
+private:
+    struct Impl;
+    explicit Machine(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+} // namespace nestor::machine
