@@ -110,6 +110,10 @@ public:
     void complete_instruction(unsigned length);
     /// The answer to `access`; the instruction starts again with it on the next run.
     void answer_access(u64 data);
+    /// Whether an instruction was abandoned for an access and has not been completed since.
+    [[nodiscard]] bool answering() const { return !answers_.empty(); }
+    /// Sets the machine-wide count between runs, for ticks_at(nullptr).
+    void set_count(u64 count) { start_count_ = count; }
     /// Delivers an event at the next run, before the first instruction (VM-entry injection).
     void inject(const Event& event);
     [[nodiscard]] bool injecting() const { return injected.has_value(); }

@@ -41,6 +41,7 @@ public:
         u16 vcpu_count = 1;
         cpu::Package* package = nullptr; ///< shared silicon: memory, decoded code
         BoardPort* board = nullptr;
+        std::vector<state::CpuidEntry> cpuid; ///< what the guest sees (cpu_model_cpuid)
     };
 
     explicit Vcpu(const Config& config);

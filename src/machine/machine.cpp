@@ -135,9 +135,9 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
             hv::Vcpu::Config{.index = VcpuIndex(i),
                              .vcpu_count = config.cpus,
                              .package = impl->package.get(),
-                             .board = impl.get()}));
+                             .board = impl.get(),
+                             .cpuid = cpuid[i]}));
         TRY(change(*impl->vcpus.back(), [&](state::Vcpu& s) {
-            s.cpuid = std::move(cpuid[i]);
             s.cpu.random = generator_seed(config.seed, i);
             s.cpu.activity =
                 i == 0 ? state::ActivityState::active : state::ActivityState::wait_for_sipi;

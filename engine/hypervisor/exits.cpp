@@ -1,0 +1,207 @@
+// L0's handlers of L1's VM exits (SDM 3C 26.1 says which instructions cause them).
+//
+// Each either emulates the instruction and completes it, injects what the instruction should have
+// raised, or hands it to the board as an Exit. Counts: the emulated instruction retires as one; what
+// passes between L1 and L0 counts nothing (design rule 2).
+#include "engine/arch/bits.hpp"
+#include "engine/cpu/package.hpp"
+#include "engine/cpu/system.hpp"
+#include "engine/hypervisor/vcpu_impl.hpp"
+
+namespace nestor::hv {
+
+using arch::Exception;
+using arch::ExitReason;
+using arch::Gpr;
+using cpu::PendingAccess;
+
+void Vcpu::Impl::raise(Exception vector, u32 error) {
+    cpu::Event e;
+    e.vector = static_cast<u8>(vector);
+    e.has_error = arch::exceptions[e.vector].has_error_code;
+    e.error = error;
+    cpu.inject(e);
+}
+
+std::optional<Exit> Vcpu::Impl::handle_exit() {
+    switch (cpu.exit.reason) {
+    case ExitReason::cpuid:
+        emulate_cpuid();
+        break;
+    case ExitReason::rdmsr:
+        emulate_rdmsr();
+        break;
+    case ExitReason::wrmsr:
+        return emulate_wrmsr();
+    case ExitReason::hlt:
+        complete_exit();
+        cpu.s.activity = state::ActivityState::hlt;
+        break;
+    case ExitReason::monitor:
+        emulate_monitor();
+        break;
+    case ExitReason::mwait:
+        emulate_mwait();
+        break;
+    case ExitReason::rdpmc:
+        emulate_rdpmc();
+        break;
+    case ExitReason::xsetbv:
+        emulate_xsetbv();
+        break;
+    case ExitReason::invd:
+        complete_exit(); // there are no caches to lose
+        break;
+    case ExitReason::rsm:
+        if (!leave_smm()) {
+            cpu.s.activity = state::ActivityState::shutdown;
+            return Shutdown{};
+        }
+        break;
+    case ExitReason::interrupt_window:
+    case ExitReason::nmi_window:
+        break; // prepare() injects now
+    case ExitReason::triple_fault:
+        cpu.s.activity = state::ActivityState::shutdown;
+        return Shutdown{};
+    case ExitReason::ept_violation:
+        // A fetch from where no RAM is: nothing there can be executed.
+        cpu.s.activity = state::ActivityState::shutdown;
+        return Shutdown{};
+    default:
+        // VMX and other instructions of features that the CPU model does not have.
+        raise(Exception::ud);
+        break;
+    }
+    return std::nullopt;
+}
+
+// --- accesses -----------------------------------------------------------------------------------
+
+std::optional<Exit> Vcpu::Impl::handle_access() {
+    const PendingAccess& a = cpu.access;
+    switch (a.kind) {
+    case PendingAccess::Kind::port:
+        outside = a;
+        return PortAccess{static_cast<u16>(a.address), a.size, a.write, static_cast<u32>(a.data)};
+    case PendingAccess::Kind::mmio:
+        outside = a;
+        return MmioAccess{Gpa(a.address), a.size, a.write, a.data};
+    case PendingAccess::Kind::apic: {
+        const auto offset = static_cast<u16>(a.address & page_mask);
+        if (!a.write) {
+            const u32 value = a.size <= 4 ? lapic.mmio_read(offset & 0xff0, ticks_now()) : 0;
+            cpu.answer_access(value >> ((offset & 3) * 8));
+            return std::nullopt;
+        }
+        Lapic::Effects effects;
+        if (a.size == 4) {
+            effects = lapic.mmio_write(offset, static_cast<u32>(a.data), ticks_now());
+        }
+        cpu.answer_access(0);
+        return apic_effects(effects);
+    }
+    case PendingAccess::Kind::none:
+        break;
+    }
+    return std::nullopt;
+}
+
+std::optional<Exit> Vcpu::Impl::apic_effects(const Lapic::Effects& effects) {
+    if (effects.send && config.board != nullptr) {
+        config.board->send(config.index, *effects.send);
+    }
+    if (effects.eoi_broadcast) {
+        return EoiBroadcast{*effects.eoi_broadcast};
+    }
+    return std::nullopt;
+}
+
+// --- instructions -------------------------------------------------------------------------------
+
+void Vcpu::Impl::emulate_cpuid() {
+    const CpuidResult r = hv::cpuid(cpuid, cpu.s, lapic.base(),
+                                    static_cast<u32>(cpu.gpr(Gpr::rax)),
+                                    static_cast<u32>(cpu.gpr(Gpr::rcx)));
+    cpu.gpr(Gpr::rax) = r.eax;
+    cpu.gpr(Gpr::rbx) = r.ebx;
+    cpu.gpr(Gpr::rcx) = r.ecx;
+    cpu.gpr(Gpr::rdx) = r.edx;
+    complete_exit();
+}
+
+void Vcpu::Impl::emulate_rdmsr() {
+    u64 value = 0;
+    if (!read_msr(static_cast<u32>(cpu.gpr(Gpr::rcx)), value)) {
+        raise(Exception::gp);
+        return;
+    }
+    cpu.gpr(Gpr::rax) = static_cast<u32>(value);
+    cpu.gpr(Gpr::rdx) = value >> 32;
+    complete_exit();
+}
+
+std::optional<Exit> Vcpu::Impl::emulate_wrmsr() {
+    const u64 value = cpu.gpr(Gpr::rdx) << 32 | static_cast<u32>(cpu.gpr(Gpr::rax));
+    Lapic::Effects effects;
+    if (!write_msr(static_cast<u32>(cpu.gpr(Gpr::rcx)), value, effects)) {
+        raise(Exception::gp);
+        return std::nullopt;
+    }
+    complete_exit();
+    return apic_effects(effects);
+}
+
+void Vcpu::Impl::emulate_rdpmc() {
+    const auto value = pmu.rdpmc(static_cast<u32>(cpu.gpr(Gpr::rcx)), cpu.s.retired);
+    if (!value) {
+        raise(Exception::gp);
+        return;
+    }
+    cpu.gpr(Gpr::rax) = static_cast<u32>(*value);
+    cpu.gpr(Gpr::rdx) = *value >> 32;
+    complete_exit();
+}
+
+// SDM 2D, XSETBV: x87 must stay on, AVX needs SSE, nothing that the profile lacks.
+void Vcpu::Impl::emulate_xsetbv() {
+    using namespace arch;
+    const u64 value = cpu.gpr(Gpr::rdx) << 32 | static_cast<u32>(cpu.gpr(Gpr::rax));
+    const bool avx_without_sse = (value & xcr0::avx) != 0 && (value & xcr0::sse) == 0;
+    if (static_cast<u32>(cpu.gpr(Gpr::rcx)) != 0 || (value & xcr0::x87) == 0 || avx_without_sse ||
+        (value & ~config.package->features().xcr0_allowed) != 0) {
+        raise(Exception::gp);
+        return;
+    }
+    cpu.s.xcr0 = value;
+    cpu.update_mode();
+    complete_exit();
+}
+
+// SDM 2B, MONITOR: ECX must be 0. The line's content is kept, so that MWAIT can tell whether it
+// changed; a store of the same value does not end the wait.
+void Vcpu::Impl::emulate_monitor() {
+    if (cpu.gpr(Gpr::rcx) != 0) {
+        raise(Exception::gp);
+        return;
+    }
+    cpu.s.monitor_address = align_down(cpu.exit.guest_physical, monitor_line.size());
+    const auto status =
+        config.package->memory().read(Gpa(cpu.s.monitor_address), monitor_line);
+    cpu.s.monitor_armed = status == cpu::MemoryStatus::ok;
+    complete_exit();
+}
+
+// SDM 2B, MWAIT: ECX bit 0 (interrupts end the wait although masked) is the only extension.
+void Vcpu::Impl::emulate_mwait() {
+    if ((cpu.gpr(Gpr::rcx) & ~u64{1}) != 0) {
+        raise(Exception::gp);
+        return;
+    }
+    complete_exit();
+    if (cpu.s.monitor_armed) {
+        cpu.s.activity = state::ActivityState::hlt;
+    }
+}
+
+} // namespace nestor::hv

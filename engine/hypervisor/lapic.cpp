@@ -1,0 +1,510 @@
+// Registers, priorities, acceptance and timer of the local APIC (SDM 3A chapter 11).
+//
+// Owns state::Lapic. The timer is a deadline in ticks, never a countdown: the current count is
+// computed when somebody reads it. The APIC timer counts the core crystal clock, 25 MHz, which is
+// 40 ticks of the 1 GHz TSC that CPUID leaf 15H declares.
+#include "engine/hypervisor/lapic.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include <fmt/format.h>
+
+#include "src/base/bits.hpp"
+
+namespace nestor::hv {
+
+namespace {
+
+constexpr u64 ticks_per_crystal = 40;
+constexpr u64 never = ~u64{0};
+constexpr u32 lvt_masked = 1u << 16;
+constexpr u32 version_value = 0x00050014; ///< max LVT entry 5 (no CMCI), integrated APIC
+
+/// Timer modes (SDM 3A figure 11-8).
+constexpr unsigned one_shot = 0, periodic = 1, tsc_deadline_mode = 2;
+
+/// Error status bits (SDM 3A figure 11-9).
+constexpr u32 esr_send_illegal = 1u << 5, esr_receive_illegal = 1u << 6, esr_illegal_register = 1u << 7;
+
+bool is_lvt(u16 offset) { return offset >= 0x320 && offset <= 0x370; }
+
+/// Writable bits of each LVT entry, from 0x320 on (SDM 3A figure 11-8).
+constexpr u32 lvt_writable[] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
+
+/// Registers that exist, and may be written.
+bool readable(u16 offset) {
+    using enum ApicRegister;
+    switch (static_cast<ApicRegister>(offset)) {
+    case id: case version: case tpr: case apr: case ppr: case ldr: case dfr: case svr: case esr:
+    case icr: case icr2: case timer_initial: case timer_current: case timer_divide:
+        return true;
+    default:
+        return is_lvt(offset) || (offset >= 0x100 && offset < 0x280);
+    }
+}
+
+} // namespace
+
+// --- registers ----------------------------------------------------------------------------------
+
+void Lapic::reset() {
+    const u64 bsp = id_ == 0 ? apic_base_bsp : 0;
+    s_ = state::Lapic{};
+    s_.base = 0xfee00000 | apic_base_enable | bsp;
+    init();
+}
+
+void Lapic::init() {
+    const u64 base_kept = s_.base;
+    s_ = state::Lapic{};
+    s_.base = base_kept;
+    s_.x2apic_id = id_;
+    reg(ApicRegister::id) = u32{id_} << 24;
+    reg(ApicRegister::version) = version_value;
+    reg(ApicRegister::dfr) = ~u32{0};
+    reg(ApicRegister::svr) = 0xff;
+    for (u16 offset = 0x320; offset <= 0x370; offset += 0x10) {
+        s_.page[offset / 4] = lvt_masked;
+    }
+    if (id_ == 0) {
+        reg(ApicRegister::lvt_lint0) = 0x700; // virtual wire: ExtINT, as firmware leaves the BSP's
+    }
+    if (x2apic()) {
+        set_x2apic_ids();
+    }
+}
+
+void Lapic::set_x2apic_ids() {
+    reg(ApicRegister::id) = s_.x2apic_id;
+    // SDM 3A 11.12.10.2: the logical ID follows from the x2APIC ID.
+    reg(ApicRegister::ldr) = (s_.x2apic_id >> 4 << 16) | u32{1} << (s_.x2apic_id & 15);
+}
+
+bool Lapic::write_base(u64 value, u64 physical_bits) {
+    const u64 reserved = ~(mask(static_cast<unsigned>(physical_bits) - 1, 12) | apic_base_bsp |
+                           apic_base_x2apic | apic_base_enable);
+    const auto mode_of = [](u64 v) { return v & (apic_base_enable | apic_base_x2apic); };
+    const u64 from = mode_of(s_.base);
+    const u64 to = mode_of(value);
+    // SDM 3A figure 11-27: EXTD needs EN; x2APIC goes only to disabled; disabled only to xAPIC.
+    const bool illegal = to == apic_base_x2apic || (from == 0 && to == (apic_base_enable | apic_base_x2apic)) ||
+                         (from == (apic_base_enable | apic_base_x2apic) && to == apic_base_enable);
+    if ((value & reserved) != 0 || illegal) {
+        return false;
+    }
+    s_.base = value;
+    if (to == 0 && from != 0) {
+        init();
+    } else if (x2apic() && from == apic_base_enable) {
+        set_x2apic_ids();
+    }
+    return true;
+}
+
+bool Lapic::bit_set(ApicRegister bank, u8 vector) const {
+    return (s_.page[static_cast<u16>(bank) / 4 + vector / 32u * 4] >> (vector & 31) & 1) != 0;
+}
+
+void Lapic::set_bit(ApicRegister bank, u8 vector, bool on) {
+    u32& word = s_.page[static_cast<u16>(bank) / 4 + vector / 32u * 4];
+    const u32 b = u32{1} << (vector & 31);
+    word = on ? word | b : word & ~b;
+}
+
+int Lapic::highest(ApicRegister bank) const {
+    for (int w = 7; w >= 0; --w) {
+        const u32 word = s_.page[static_cast<u16>(bank) / 4 + static_cast<unsigned>(w) * 4];
+        if (word != 0) {
+            return w * 32 + static_cast<int>(std::bit_width(word)) - 1;
+        }
+    }
+    return -1;
+}
+
+u32 Lapic::read(u16 offset, u64 ticks) const {
+    switch (static_cast<ApicRegister>(offset)) {
+    case ApicRegister::ppr:
+        return processor_priority();
+    case ApicRegister::timer_current: {
+        if (s_.timer_deadline == never || s_.timer_deadline <= ticks) {
+            return 0;
+        }
+        const u64 unit = timer_period();
+        return static_cast<u32>((s_.timer_deadline - ticks + unit - 1) / unit);
+    }
+    default:
+        return s_.page[offset / 4];
+    }
+}
+
+u32 Lapic::mmio_read(u16 offset, u64 ticks) const {
+    return (offset & 15) == 0 && readable(offset) ? read(offset, ticks) : 0;
+}
+
+Lapic::Effects Lapic::mmio_write(u16 offset, u32 value, u64 ticks) {
+    Effects effects;
+    if ((offset & 15) != 0 || offset >= 0x400) {
+        return effects;
+    }
+    switch (static_cast<ApicRegister>(offset)) {
+    case ApicRegister::id:
+        reg(ApicRegister::id) = value & 0xff000000;
+        break;
+    case ApicRegister::ldr:
+        reg(ApicRegister::ldr) = value & 0xff000000;
+        break;
+    case ApicRegister::dfr:
+        reg(ApicRegister::dfr) = value | 0x0fffffff;
+        break;
+    case ApicRegister::icr2:
+        reg(ApicRegister::icr2) = value & 0xff000000;
+        break;
+    case ApicRegister::icr:
+        send_command(u64{reg(ApicRegister::icr2) >> 24} << 32 | value, effects);
+        break;
+    case ApicRegister::self_ipi:
+        break; // x2APIC only
+    default:
+        write(offset, value, ticks, effects);
+    }
+    return effects;
+}
+
+void Lapic::write(u16 offset, u32 value, u64 ticks, Effects& effects) {
+    switch (static_cast<ApicRegister>(offset)) {
+    case ApicRegister::tpr:
+        reg(ApicRegister::tpr) = value & 0xff;
+        break;
+    case ApicRegister::eoi:
+        end_of_interrupt(effects);
+        break;
+    case ApicRegister::svr:
+        reg(ApicRegister::svr) = value & 0x11ff; // bit 12: EOI-broadcast suppression
+        if ((value & 0x100) == 0) {
+            // SDM 3A 11.4.7.2: every LVT entry is masked while the APIC is software disabled.
+            for (u16 lvt = 0x320; lvt <= 0x370; lvt += 0x10) {
+                s_.page[lvt / 4] |= lvt_masked;
+            }
+        }
+        break;
+    case ApicRegister::esr:
+        reg(ApicRegister::esr) = s_.errors_pending;
+        s_.errors_pending = 0;
+        break;
+    case ApicRegister::timer_initial:
+        if (timer_mode() != tsc_deadline_mode) {
+            reg(ApicRegister::timer_initial) = value;
+            start_timer(ticks);
+        }
+        break;
+    case ApicRegister::timer_divide: {
+        // A running count goes on at the new rate.
+        const u32 left = read(static_cast<u16>(ApicRegister::timer_current), ticks);
+        reg(ApicRegister::timer_divide) = value & 0xb;
+        if (s_.timer_deadline != never && left != 0) {
+            s_.timer_deadline = ticks + left * timer_period();
+        }
+        break;
+    }
+    default:
+        if (is_lvt(offset)) {
+            write_lvt(offset, value, ticks);
+        } else if (!readable(offset)) {
+            error(esr_illegal_register);
+        }
+    }
+}
+
+void Lapic::write_lvt(u16 offset, u32 value, u64 ticks) {
+    const u32 writable = lvt_writable[(offset - 0x320) / 0x10];
+    const u32 read_only = s_.page[offset / 4] & (1u << 12 | 1u << 14);
+    value &= writable;
+    if (!software_enabled()) {
+        value |= lvt_masked;
+    }
+    const unsigned mode_before = timer_mode();
+    s_.page[offset / 4] = value | (read_only & ~writable);
+    if (offset != static_cast<u16>(ApicRegister::lvt_timer)) {
+        return;
+    }
+    const unsigned mode_after = timer_mode();
+    if ((mode_before == tsc_deadline_mode) != (mode_after == tsc_deadline_mode)) {
+        // SDM 3A 11.5.4.1: changing to or from TSC-deadline mode disarms the timer.
+        s_.tsc_deadline = 0;
+        s_.timer_deadline = never;
+        reg(ApicRegister::timer_initial) = 0;
+    } else if (mode_after == periodic && s_.timer_deadline == never &&
+               reg(ApicRegister::timer_initial) != 0) {
+        start_timer(ticks);
+    }
+}
+
+bool Lapic::msr_read(u32 index, u64 ticks, u64& value) const {
+    const u16 offset = static_cast<u16>((index - 0x800) << 4);
+    if (!x2apic() || offset >= 0x400) {
+        return false;
+    }
+    switch (static_cast<ApicRegister>(offset)) {
+    case ApicRegister::icr:
+        value = u64{reg(ApicRegister::icr2)} << 32 | reg(ApicRegister::icr);
+        return true;
+    case ApicRegister::icr2: case ApicRegister::dfr: case ApicRegister::apr:
+    case ApicRegister::eoi: case ApicRegister::self_ipi:
+        return false;
+    default:
+        if (!readable(offset)) {
+            return false;
+        }
+        value = read(offset, ticks);
+        return true;
+    }
+}
+
+bool Lapic::msr_write(u32 index, u64 value, u64 ticks, Effects& effects) {
+    const u16 offset = static_cast<u16>((index - 0x800) << 4);
+    if (!x2apic() || offset >= 0x400) {
+        return false;
+    }
+    const bool narrow = value >> 32 == 0;
+    switch (static_cast<ApicRegister>(offset)) {
+    case ApicRegister::icr:
+        // SDM 3A 11.12.9: no delivery status; reserved bits fault.
+        if ((value & (mask(31, 20) | mask(17, 16) | bit(13) | bit(12))) != 0) {
+            return false;
+        }
+        reg(ApicRegister::icr2) = static_cast<u32>(value >> 32);
+        send_command(value, effects);
+        return true;
+    case ApicRegister::self_ipi:
+        if (value > 0xff) {
+            return false;
+        }
+        accept(Vector(static_cast<u8>(value)), false);
+        return true;
+    case ApicRegister::eoi:
+    case ApicRegister::esr:
+        if (value != 0) {
+            return false; // SDM 3A 11.12.1.3
+        }
+        break;
+    case ApicRegister::tpr:
+    case ApicRegister::svr:
+    case ApicRegister::timer_initial:
+        break;
+    case ApicRegister::timer_divide:
+        if ((value & ~u64{0xb}) != 0) {
+            return false;
+        }
+        break;
+    default:
+        if (!is_lvt(offset)) {
+            return false;
+        }
+        if ((value & ~u64{lvt_writable[(offset - 0x320) / 0x10]}) != 0) {
+            return false;
+        }
+    }
+    if (!narrow) {
+        return false;
+    }
+    write(offset, static_cast<u32>(value), ticks, effects);
+    return true;
+}
+
+void Lapic::error(u32 error_bit) {
+    s_.errors_pending |= error_bit;
+    raise_local(ApicRegister::lvt_error);
+}
+
+// --- delivery -----------------------------------------------------------------------------------
+
+void Lapic::send_command(u64 icr, Effects& effects) {
+    reg(ApicRegister::icr) = static_cast<u32>(icr) & 0xccfff;
+    InterruptMessage m;
+    m.vector = Vector(static_cast<u8>(icr));
+    m.delivery = static_cast<InterruptMessage::Delivery>(icr >> 8 & 7);
+    m.logical = (icr >> 11 & 1) != 0;
+    m.assert_level = (icr >> 14 & 1) != 0;
+    m.level_triggered = (icr >> 15 & 1) != 0;
+    m.shorthand = static_cast<InterruptMessage::Shorthand>(icr >> 18 & 3);
+    m.destination = static_cast<u32>(icr >> 32);
+    using Delivery = InterruptMessage::Delivery;
+    const bool plain = m.delivery == Delivery::fixed || m.delivery == Delivery::lowest_priority;
+    if (plain && m.vector.value() < 16) {
+        error(esr_send_illegal);
+        return;
+    }
+    // SDM 3A 11.6.1: INIT level de-assert does nothing on these processors.
+    if (m.delivery == Delivery::init && m.level_triggered && !m.assert_level) {
+        return;
+    }
+    if (plain) {
+        m.level_triggered = false; // IPIs are edge triggered, whatever the ICR says
+    }
+    effects.send = m;
+}
+
+bool Lapic::matches(const InterruptMessage& m) const {
+    if (!enabled()) {
+        return !m.logical && m.destination == id_;
+    }
+    const bool broadcast = m.destination == 0xff || m.destination == ~u32{0};
+    if (!m.logical) {
+        const u32 own = x2apic() ? s_.x2apic_id : reg(ApicRegister::id) >> 24;
+        return broadcast || m.destination == own;
+    }
+    if (x2apic()) {
+        const u32 ldr = reg(ApicRegister::ldr);
+        return m.destination == ~u32{0} ||
+               (m.destination >> 16 == ldr >> 16 && (m.destination & ldr & 0xffff) != 0);
+    }
+    const u32 ldr = reg(ApicRegister::ldr) >> 24;
+    if (reg(ApicRegister::dfr) >> 28 == 0xf) { // flat
+        return (m.destination & ldr & 0xff) != 0;
+    }
+    // SDM 3A 11.6.2.2: cluster model.
+    return (m.destination >> 4 & 15) == 15 ||
+           ((m.destination >> 4 & 15) == ldr >> 4 && (m.destination & ldr & 15) != 0);
+}
+
+void Lapic::accept(Vector vector, bool level_triggered) {
+    if (!software_enabled()) {
+        return;
+    }
+    if (vector.value() < 16) {
+        error(esr_receive_illegal);
+        return;
+    }
+    set_bit(ApicRegister::irr, vector.value(), true);
+    set_bit(ApicRegister::tmr, vector.value(), level_triggered);
+}
+
+std::optional<InterruptMessage> Lapic::raise_local(ApicRegister lvt) {
+    const u32 entry = reg(lvt);
+    if (!enabled() || (entry & lvt_masked) != 0) {
+        return std::nullopt;
+    }
+    InterruptMessage m;
+    m.vector = Vector(static_cast<u8>(entry));
+    m.delivery = lvt == ApicRegister::lvt_timer || lvt == ApicRegister::lvt_error
+                     ? InterruptMessage::Delivery::fixed
+                     : static_cast<InterruptMessage::Delivery>(entry >> 8 & 7);
+    if (lvt == ApicRegister::lvt_pmi) {
+        reg(lvt) |= lvt_masked; // SDM 3B 19.6.3: a PMI masks its entry
+    }
+    if (m.delivery == InterruptMessage::Delivery::fixed) {
+        accept(m.vector, false);
+        return std::nullopt;
+    }
+    return m;
+}
+
+u8 Lapic::processor_priority() const {
+    const int isr = highest(ApicRegister::isr);
+    const u32 in_service = isr < 0 ? 0 : static_cast<u32>(isr) & 0xf0;
+    const u32 task = reg(ApicRegister::tpr);
+    return static_cast<u8>((task & 0xf0) >= in_service ? task : in_service);
+}
+
+std::optional<Vector> Lapic::deliverable() const {
+    if (!software_enabled()) {
+        return std::nullopt;
+    }
+    const int irr = highest(ApicRegister::irr);
+    if (irr < 0 || (static_cast<u32>(irr) & 0xf0) <= (processor_priority() & 0xf0u)) {
+        return std::nullopt;
+    }
+    return Vector(static_cast<u8>(irr));
+}
+
+void Lapic::acknowledge(Vector vector) {
+    set_bit(ApicRegister::irr, vector.value(), false);
+    set_bit(ApicRegister::isr, vector.value(), true);
+}
+
+void Lapic::end_of_interrupt(Effects& effects) {
+    const int isr = highest(ApicRegister::isr);
+    if (isr < 0) {
+        return;
+    }
+    const u8 vector = static_cast<u8>(isr);
+    set_bit(ApicRegister::isr, vector, false);
+    const bool suppressed = (reg(ApicRegister::svr) & 0x1000) != 0;
+    if (bit_set(ApicRegister::tmr, vector) && !suppressed) {
+        effects.eoi_broadcast = Vector(vector);
+    }
+}
+
+bool Lapic::accepts_pic() const {
+    if (!enabled()) {
+        return true; // SDM 3A 11.4.3: LINT0 is INTR then
+    }
+    const u32 lint0 = reg(ApicRegister::lvt_lint0);
+    return (lint0 & lvt_masked) == 0 && (lint0 >> 8 & 7) == 7;
+}
+
+// --- timer --------------------------------------------------------------------------------------
+
+// Ticks per timer count: the divide configuration is bits 3, 1, 0 (SDM 3A figure 11-10).
+u64 Lapic::timer_period() const {
+    const u32 d = reg(ApicRegister::timer_divide);
+    const u32 code = (d & 3) | (d >> 1 & 4);
+    return ticks_per_crystal * (code == 7 ? 1 : u64{2} << code);
+}
+
+void Lapic::start_timer(u64 ticks) {
+    const u64 count = reg(ApicRegister::timer_initial);
+    s_.timer_start = ticks;
+    s_.timer_deadline = count == 0 ? never : ticks + count * timer_period();
+}
+
+u64 Lapic::tsc_deadline() const {
+    return timer_mode() == tsc_deadline_mode ? s_.tsc_deadline : 0;
+}
+
+void Lapic::write_tsc_deadline(u64 value) {
+    if (timer_mode() == tsc_deadline_mode) {
+        s_.tsc_deadline = value;
+    }
+}
+
+void Lapic::run_timer(u64 ticks, u64 tsc) {
+    if (s_.tsc_deadline != 0 && tsc >= s_.tsc_deadline) {
+        s_.tsc_deadline = 0;
+        raise_local(ApicRegister::lvt_timer);
+    }
+    if (s_.timer_deadline <= ticks) {
+        if (timer_mode() == periodic && reg(ApicRegister::timer_initial) != 0) {
+            const u64 period = reg(ApicRegister::timer_initial) * timer_period();
+            s_.timer_deadline += (1 + (ticks - s_.timer_deadline) / period) * period;
+        } else {
+            s_.timer_deadline = never;
+        }
+        raise_local(ApicRegister::lvt_timer);
+    }
+}
+
+u64 Lapic::next_deadline(u64 tsc_offset) const {
+    u64 next = s_.timer_deadline;
+    if (s_.tsc_deadline != 0) {
+        // An offset beyond the deadline means that the TSC passed it before tick 0.
+        const u64 at = s_.tsc_deadline - tsc_offset;
+        next = std::min(next, static_cast<i64>(at) < 0 ? 0 : at);
+    }
+    return next;
+}
+
+Result<> Lapic::load(const state::Lapic& from) {
+    if ((from.base & (apic_base_enable | apic_base_x2apic)) == apic_base_x2apic) {
+        return fail(ErrorCode::corrupt, "lapic: field base: x2APIC mode without the APIC enabled");
+    }
+    if (from.x2apic_id != id_) {
+        return fail(ErrorCode::corrupt, fmt::format("lapic: field x2apicId: {} in the state of vCPU {}",
+                                                    from.x2apic_id, id_));
+    }
+    s_ = from;
+    return {};
+}
+
+} // namespace nestor::hv

@@ -1,0 +1,136 @@
+// The local APIC of an L1 vCPU (SDM 3A chapter 11), in xAPIC and x2APIC mode.
+//
+// Its registers are the words of state::Lapic::page, laid out as the xAPIC page is: later they are
+// vmcs01's virtual-APIC page as they stand. Time comes in as ticks and TSC values; there is no clock.
+#pragma once
+
+#include <optional>
+
+#include "engine/hypervisor/exit.hpp"
+#include "engine/state/vcpu.hpp"
+#include "src/base/result.hpp"
+
+namespace nestor::hv {
+
+/// Register offsets in the xAPIC page (SDM 3A table 11-1).
+enum class ApicRegister : u16 {
+    id = 0x20,
+    version = 0x30,
+    tpr = 0x80,
+    apr = 0x90,
+    ppr = 0xa0,
+    eoi = 0xb0,
+    ldr = 0xd0,
+    dfr = 0xe0,
+    svr = 0xf0,
+    isr = 0x100,
+    tmr = 0x180,
+    irr = 0x200,
+    esr = 0x280,
+    lvt_cmci = 0x2f0,
+    icr = 0x300,
+    icr2 = 0x310,
+    lvt_timer = 0x320,
+    lvt_thermal = 0x330,
+    lvt_pmi = 0x340,
+    lvt_lint0 = 0x350,
+    lvt_lint1 = 0x360,
+    lvt_error = 0x370,
+    timer_initial = 0x380,
+    timer_current = 0x390,
+    timer_divide = 0x3e0,
+    self_ipi = 0x3f0,
+};
+
+class Lapic final {
+public:
+    explicit Lapic(u16 id) : id_(id) { reset(); }
+
+    /// What a register write sets off, for the vCPU to carry out.
+    struct Effects {
+        std::optional<InterruptMessage> send; ///< an interrupt command
+        std::optional<Vector> eoi_broadcast;  ///< a level-triggered interrupt ended
+    };
+
+    void reset();
+    /// INIT keeps the ID and IA32_APIC_BASE (SDM 3A 11.4.7.3).
+    void init();
+
+    [[nodiscard]] bool enabled() const { return (s_.base & apic_base_enable) != 0; }
+    [[nodiscard]] bool x2apic() const { return (s_.base & apic_base_x2apic) != 0; }
+    [[nodiscard]] bool software_enabled() const {
+        return enabled() && (reg(ApicRegister::svr) & 0x100) != 0;
+    }
+    [[nodiscard]] u64 base() const { return s_.base; }
+    /// Guest-physical page of the registers; all ones unless in xAPIC mode.
+    [[nodiscard]] u64 mmio_page() const {
+        return enabled() && !x2apic() ? s_.base & ~page_mask : ~u64{0};
+    }
+    /// WRMSR to IA32_APIC_BASE. False: #GP(0).
+    [[nodiscard]] bool write_base(u64 value, u64 physical_bits);
+
+    /// A 4-byte access to the xAPIC page; other sizes and holes read as zero and ignore writes.
+    [[nodiscard]] u32 mmio_read(u16 offset, u64 ticks) const;
+    Effects mmio_write(u16 offset, u32 value, u64 ticks);
+    /// RDMSR and WRMSR of 0x800..0x8ff. False: #GP(0).
+    [[nodiscard]] bool msr_read(u32 index, u64 ticks, u64& value) const;
+    [[nodiscard]] bool msr_write(u32 index, u64 value, u64 ticks, Effects& effects);
+
+    [[nodiscard]] u64 tsc_deadline() const;
+    void write_tsc_deadline(u64 value);
+
+    /// CR8 is TPR 7:4.
+    [[nodiscard]] u8 cr8() const { return static_cast<u8>(reg(ApicRegister::tpr) >> 4 & 15); }
+    void write_cr8(u8 value) { reg(ApicRegister::tpr) = u32{value} << 4; }
+
+    /// Whether a message is addressed here (SDM 3A 11.6.2). Shorthands are the sender's business.
+    [[nodiscard]] bool matches(const InterruptMessage& message) const;
+    /// Fixed and lowest-priority delivery: sets IRR (and TMR).
+    void accept(Vector vector, bool level_triggered);
+    /// A local interrupt source raises its LVT entry. NMI, SMI and the like come back as a message.
+    std::optional<InterruptMessage> raise_local(ApicRegister lvt);
+
+    /// Highest pending vector above PPR, or none.
+    [[nodiscard]] std::optional<Vector> deliverable() const;
+    /// Moves a deliverable vector from IRR to ISR.
+    void acknowledge(Vector vector);
+    /// LINT0 lets the PIC's interrupts in: ExtINT unmasked, or no APIC in the way.
+    [[nodiscard]] bool accepts_pic() const;
+    [[nodiscard]] u8 processor_priority() const;
+
+    /// Raises the timer's interrupt if its time has come. `tsc` is the TSC at `ticks`.
+    void run_timer(u64 ticks, u64 tsc);
+    /// Tick of the timer's next expiry, which may have passed; all ones when there is none.
+    /// TSC = ticks + tsc_offset.
+    [[nodiscard]] u64 next_deadline(u64 tsc_offset) const;
+
+    [[nodiscard]] const state::Lapic& state() const { return s_; }
+    [[nodiscard]] Result<> load(const state::Lapic& from);
+
+private:
+    static constexpr u64 apic_base_bsp = 1u << 8;
+    static constexpr u64 apic_base_x2apic = 1u << 10;
+    static constexpr u64 apic_base_enable = 1u << 11;
+
+    [[nodiscard]] u32 reg(ApicRegister r) const { return s_.page[static_cast<u16>(r) / 4]; }
+    u32& reg(ApicRegister r) { return s_.page[static_cast<u16>(r) / 4]; }
+    [[nodiscard]] bool bit_set(ApicRegister bank, u8 vector) const;
+    void set_bit(ApicRegister bank, u8 vector, bool on);
+    [[nodiscard]] int highest(ApicRegister bank) const;
+
+    [[nodiscard]] u32 read(u16 offset, u64 ticks) const;
+    void write(u16 offset, u32 value, u64 ticks, Effects& effects);
+    void write_lvt(u16 offset, u32 value, u64 ticks);
+    void end_of_interrupt(Effects& effects);
+    void send_command(u64 icr, Effects& effects);
+    void error(u32 bit);
+    [[nodiscard]] u64 timer_period() const;
+    [[nodiscard]] unsigned timer_mode() const { return reg(ApicRegister::lvt_timer) >> 17 & 3; }
+    void start_timer(u64 ticks);
+    void set_x2apic_ids();
+
+    u16 id_;
+    state::Lapic s_;
+};
+
+} // namespace nestor::hv

@@ -1,0 +1,440 @@
+// The vCPU contract and L0's run loop: time, pending events, entry, exit.
+//
+// L1 runs under vmcs01. Before each entry L0 decides what to inject, in the SDM's order of priority
+// (SDM 3A table 6-2); what cannot be injected yet opens an interrupt or NMI window. Nothing is
+// injected while an access of an abandoned instruction is being answered: it has begun.
+#include "engine/hypervisor/vcpu.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "engine/arch/bits.hpp"
+#include "engine/cpu/package.hpp"
+#include "engine/cpu/system.hpp"
+#include "engine/hypervisor/vcpu_impl.hpp"
+#include "src/base/check.hpp"
+
+namespace nestor::hv {
+
+using cpu::Cpu;
+using state::ActivityState;
+
+namespace {
+
+constexpr u32 interrupt_window = bit<u32>(2);
+constexpr u32 nmi_window = bit<u32>(22);
+constexpr u64 never = ~u64{0};
+
+/// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and I/O
+/// exit; MSRs by bitmap; secondary controls on.
+constexpr u32 proc_controls = cpu::proc::hlt | cpu::proc::mwait | cpu::proc::rdpmc |
+                              cpu::proc::unconditional_io | cpu::proc::msr_bitmaps |
+                              cpu::proc::monitor | bit<u32>(31);
+
+/// MSRs that L1 reads and writes without an exit.
+constexpr auto passed_through = std::to_array<u32>({
+    0x174, 0x175, 0x176,                                     // SYSENTER
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,          // STAR, LSTAR, CSTAR, FMASK
+    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103,          // FS, GS, kernel GS base, TSC_AUX
+});
+
+void pass_through(std::array<u8, page_size>& bitmap, u32 msr) {
+    // SDM 3C 25.6.9: read low, read high, write low, write high; 1 KiB each.
+    const u32 half = msr >= 0xc0000000 ? 1024 : 0;
+    const u32 index = msr & 0x1fff;
+    for (const u32 start : {half, half + 2048}) {
+        bitmap[start + index / 8] &= static_cast<u8>(~(1u << (index & 7)));
+    }
+}
+
+/// Converts between cpu::Event and the VM-entry interruption fields (SDM 3C table 25-17).
+u32 entry_info(const cpu::Event& e) {
+    return u32{e.vector} | static_cast<u32>(e.type) << 8 | u32{e.has_error} << 11 | bit<u32>(31);
+}
+
+} // namespace
+
+Vcpu::Impl::Impl(const Config& c)
+    : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()),
+      lapic(c.index.value()), cpuid(c.cpuid), caps(cpuid) {
+    physical_bits = c.package->features().physical_bits;
+    msr_bitmap.fill(0xff);
+    for (const u32 msr : passed_through) {
+        pass_through(msr_bitmap, msr);
+    }
+    power_on();
+}
+
+void Vcpu::Impl::power_on() {
+    const auto random = cpu.s.random;
+    cpu.s = state::Cpu{};
+    cpu.s.random = random;
+    msrs = state::Msrs{};
+    events = state::PendingEvents{};
+    pmu.reset();
+    lapic.reset();
+    vmcs01 = state::Vmcs{};
+    accept_init();
+    if (config.index.value() == 0) {
+        cpu.s.activity = ActivityState::active;
+    }
+    cpu.rehydrate();
+    set_controls();
+}
+
+// SDM 3A table 9-1: state after INIT. The board's loader replaces the boot vCPU's afterwards.
+void Vcpu::Impl::accept_init() {
+    state::Cpu& s = cpu.s;
+    state::Cpu fresh;
+    // INIT keeps what a reset would clear: caches, FPU, vector registers, time, MSRs.
+    fresh.x87 = s.x87;
+    fresh.vector = s.vector;
+    fresh.mxcsr = s.mxcsr;
+    fresh.xinuse = s.xinuse;
+    fresh.xcr0 = s.xcr0;
+    fresh.xss = s.xss;
+    fresh.pat = s.pat;
+    fresh.random = s.random;
+    fresh.retired = s.retired;
+    fresh.smbase = s.smbase;
+    fresh.tsc_aux = s.tsc_aux;
+    fresh.cr0 = 0x60000010 & (s.cr0 | ~u64{0x60000000}); // CD and NW are kept
+    fresh.gpr[2] = cpuid.size() > 1 ? cpuid[1].eax : 0;  // RDX: the signature
+    fresh.rip = 0xfff0;
+    const auto segment = [](u16 selector, u64 base, u32 attributes) {
+        state::Segment sg;
+        sg.selector = selector;
+        sg.base = base;
+        sg.limit = 0xffff;
+        sg.attributes = attributes;
+        return sg;
+    };
+    fresh.segments.fill(segment(0, 0, 0x93));
+    fresh.segments[1] = segment(0xf000, 0xffff0000, 0x9b);
+    fresh.ldtr = segment(0, 0, 0x82);
+    fresh.tr = segment(0, 0, 0x8b);
+    fresh.gdtr.limit = 0xffff;
+    fresh.idtr.limit = 0xffff;
+    fresh.activity = ActivityState::wait_for_sipi;
+    s = fresh;
+    lapic.init();
+    events.init = false;
+    events.sipi = false;
+    cpu.rehydrate();
+}
+
+void Vcpu::Impl::accept_sipi() {
+    events.sipi = false;
+    state::Segment& cs = cpu.s.segments[1];
+    cs.selector = static_cast<u16>(u16{events.sipi_vector} << 8);
+    cs.base = u64{events.sipi_vector} << 12;
+    cpu.s.rip = 0;
+    cpu.s.activity = ActivityState::active;
+    cpu.rehydrate();
+}
+
+void Vcpu::Impl::set_controls() {
+    cpu::Controls& c = cpu.controls;
+    c.proc = (c.proc & (interrupt_window | nmi_window)) | proc_controls;
+    c.msr_bitmap = msr_bitmap.data();
+    c.tsc_offset = msrs.tsc_offset;
+    c.apic_access_page = lapic.mmio_page();
+    c.cr8 = lapic.cr8();
+    vmcs01.cpu_based_vm_exec_control = c.proc;
+    vmcs01.tsc_offset = c.tsc_offset;
+    vmcs01.apic_access_addr = c.apic_access_page;
+}
+
+// --- events -------------------------------------------------------------------------------------
+
+bool Vcpu::Impl::wakes() const {
+    const bool smi_or_init = events.smi || events.init;
+    switch (cpu.s.activity) {
+    case ActivityState::active:
+        return true;
+    case ActivityState::wait_for_sipi:
+        return events.init || events.sipi;
+    case ActivityState::shutdown:
+        return events.nmi_count > 0 || smi_or_init;
+    case ActivityState::hlt:
+        break;
+    }
+    if (cpu.injecting() || smi_or_init || cpu.s.pending_debug != 0 ||
+        (events.nmi_count > 0 && !cpu.s.blocking_by_nmi)) {
+        return true;
+    }
+    const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
+    if (enabled && (lapic.deliverable() ||
+                    (lapic.accepts_pic() && config.board != nullptr && config.board->pic_output()))) {
+        return true;
+    }
+    if (cpu.s.monitor_armed) {
+        std::array<u8, 64> now{};
+        const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), now);
+        return status != cpu::MemoryStatus::ok || now != monitor_line;
+    }
+    return false;
+}
+
+std::optional<Exit> Vcpu::Impl::prepare() {
+    lapic.run_timer(ticks_now(), tsc_now());
+    if (pmu.advance(cpu.s.retired)) {
+        if (const auto message = lapic.raise_local(ApicRegister::lvt_pmi)) {
+            events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
+        }
+    }
+    if (!wakes()) {
+        if (cpu.s.activity == ActivityState::wait_for_sipi) {
+            return WaitingForSipi{};
+        }
+        return Halted{};
+    }
+    if (cpu.s.activity == ActivityState::hlt && cpu.s.monitor_armed) {
+        cpu.s.monitor_armed = false;
+        cpu.s.activity = ActivityState::active;
+    }
+    inject_next();
+    return std::nullopt;
+}
+
+void Vcpu::Impl::inject_next() {
+    cpu.controls.proc &= ~(interrupt_window | nmi_window);
+    if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
+        return;
+    }
+    if (events.smi && !cpu.s.in_smm && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
+        events.smi = false;
+        enter_smm();
+        return;
+    }
+    if (events.init && !cpu.s.in_smm) {
+        accept_init();
+        return;
+    }
+    if (events.sipi && cpu.s.activity == ActivityState::wait_for_sipi) {
+        accept_sipi();
+        return;
+    }
+    if (cpu.s.pending_debug != 0) {
+        return; // comes before NMI and interrupts; the silicon delivers it
+    }
+    if (events.nmi_count > 0) {
+        if (cpu.nmi_deliverable()) {
+            --events.nmi_count;
+            cpu::Event e;
+            e.type = cpu::EventType::nmi;
+            e.vector = 2;
+            cpu.inject(e);
+            return;
+        }
+        cpu.controls.proc |= nmi_window;
+    }
+    const auto local = lapic.deliverable();
+    const bool pic = lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
+    if (!local && !pic) {
+        return;
+    }
+    if (!cpu.interruptible()) {
+        cpu.controls.proc |= interrupt_window;
+        return;
+    }
+    cpu::Event e;
+    e.type = cpu::EventType::external_interrupt;
+    if (local) {
+        lapic.acknowledge(*local);
+        e.vector = local->value();
+    } else {
+        e.vector = config.board->acknowledge_pic().value();
+    }
+    cpu.inject(e);
+}
+
+// --- run loop -----------------------------------------------------------------------------------
+
+u64 Vcpu::Impl::next_stop(u64 until) const {
+    const u64 now = ticks_now();
+    u64 stop = until;
+    const u64 deadline = lapic.next_deadline(msrs.tsc_offset);
+    if (deadline != never) {
+        const u64 ticks = deadline > now ? deadline - now : 0;
+        // The first count whose tick is not before the deadline.
+        const u128 counts = (u128{ticks} * cpu.clock.denominator + cpu.clock.numerator - 1) /
+                            cpu.clock.numerator;
+        stop = static_cast<u64>(std::min<u128>(stop, u128{count} + counts));
+    }
+    const u64 overflow = pmu.until_overflow(cpu.s.retired);
+    return overflow < stop - count ? count + overflow : stop;
+}
+
+Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
+    count = base.count.value();
+    cpu.clock = {count, base.ticks.value(), base.ticks_per_insn_num, base.ticks_per_insn_den};
+    cpu.set_count(count);
+    for (;;) {
+        if (auto exit = prepare()) {
+            return *exit;
+        }
+        if (count >= until.value()) {
+            return CountReached{};
+        }
+        const u64 stop_at = next_stop(until.value());
+        set_controls();
+        const Cpu::Stop stop = cpu.run(count, stop_at - count);
+        count += cpu.retired_in_run();
+        switch (stop) {
+        case Cpu::Stop::count:
+            break;
+        case Cpu::Stop::yield:
+            return Yielded{};
+        case Cpu::Stop::inactive:
+            break;
+        case Cpu::Stop::page_needed:
+            return PageNeeded{Gfn(cpu.wanted_page)};
+        case Cpu::Stop::copy_needed:
+            return CopyNeeded{Gfn(cpu.wanted_page)};
+        case Cpu::Stop::access:
+            if (auto exit = handle_access()) {
+                return *exit;
+            }
+            break;
+        case Cpu::Stop::exit: {
+            const u64 before = cpu.retired_in_run();
+            auto exit = handle_exit();
+            count += cpu.retired_in_run() - before;
+            if (exit) {
+                return *exit;
+            }
+            break;
+        }
+        }
+    }
+}
+
+// --- the contract -------------------------------------------------------------------------------
+
+Vcpu::Vcpu(const Config& config) : impl_(std::make_unique<Impl>(config)) {}
+Vcpu::~Vcpu() = default;
+
+Exit Vcpu::run(const TimeBase& base, Icount until) { return impl_->run(base, until); }
+Icount Vcpu::count() const { return Icount(impl_->count); }
+
+void Vcpu::complete(u64 data) {
+    CHECK(impl_->outside.kind != cpu::PendingAccess::Kind::none);
+    impl_->outside = {};
+    impl_->cpu.answer_access(data);
+}
+
+bool Vcpu::runnable() const { return impl_->wakes(); }
+
+Ticks Vcpu::next_deadline() const {
+    return Ticks(impl_->lapic.next_deadline(impl_->msrs.tsc_offset));
+}
+
+bool Vcpu::accepts(const InterruptMessage& message, VcpuIndex from) const {
+    using Shorthand = InterruptMessage::Shorthand;
+    switch (message.shorthand) {
+    case Shorthand::self:
+        return from == impl_->config.index;
+    case Shorthand::all_including_self:
+        return true;
+    case Shorthand::all_excluding_self:
+        return from != impl_->config.index;
+    case Shorthand::none:
+        break;
+    }
+    return impl_->lapic.matches(message);
+}
+
+void Vcpu::deliver(const InterruptMessage& message, Ticks) {
+    using Delivery = InterruptMessage::Delivery;
+    state::PendingEvents& events = impl_->events;
+    switch (message.delivery) {
+    case Delivery::fixed:
+    case Delivery::lowest_priority:
+        impl_->lapic.accept(message.vector, message.level_triggered);
+        break;
+    case Delivery::smi:
+        events.smi = true;
+        break;
+    case Delivery::nmi:
+        events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
+        break;
+    case Delivery::init:
+        events.init = true;
+        break;
+    case Delivery::startup:
+        // SDM 3A 9.4.4: only the wait-for-SIPI state takes it, otherwise it is lost.
+        if (impl_->cpu.s.activity == ActivityState::wait_for_sipi || events.init) {
+            events.sipi = true;
+            events.sipi_vector = message.vector.value();
+        }
+        break;
+    case Delivery::ext_int:
+    case Delivery::reserved:
+        break; // the PIC's line is looked at directly
+    }
+}
+
+u8 Vcpu::arbitration_priority() const { return impl_->lapic.processor_priority(); }
+
+void Vcpu::reset() { impl_->power_on(); }
+
+state::Vcpu Vcpu::save() const {
+    Impl& v = *impl_;
+    v.cpu.materialize();
+    state::Vcpu out;
+    out.cpu = v.cpu.s;
+    out.lapic = v.lapic.state();
+    out.events = v.events;
+    out.msrs = v.msrs;
+    out.pmu = v.pmu.state();
+    out.cpuid = v.cpuid;
+    out.monitor_line = v.monitor_line;
+    out.vmcs01 = v.vmcs01;
+    // Windows are decided anew before each entry.
+    out.vmcs01.cpu_based_vm_exec_control &= ~(interrupt_window | nmi_window);
+    out.vmcs01.vm_entry_intr_info = 0;
+    out.vmcs01.vm_entry_exception_error_code = 0;
+    out.vmcs01.vm_entry_instruction_len = 0;
+    if (v.cpu.injected) {
+        out.vmcs01.vm_entry_intr_info = entry_info(*v.cpu.injected);
+        out.vmcs01.vm_entry_exception_error_code = v.cpu.injected->error;
+        out.vmcs01.vm_entry_instruction_len = v.cpu.injected->instruction_length;
+    }
+    return out;
+}
+
+Result<> Vcpu::load(const state::Vcpu& from) {
+    Impl& v = *impl_;
+    if (from.cpuid != v.cpuid) {
+        return fail(ErrorCode::incompatible,
+                    fmt::format("vcpu[{}]: field cpuid: differs from this machine's CPU model",
+                                v.config.index.value()),
+                    "restore with the CPU model that the machine was made with");
+    }
+    TRY(v.lapic.load(from.lapic), fmt::format("vcpu[{}]", v.config.index.value()));
+    v.cpu.s = from.cpu;
+    v.events = from.events;
+    v.msrs = from.msrs;
+    v.pmu.load(from.pmu);
+    v.monitor_line = from.monitor_line;
+    v.vmcs01 = from.vmcs01;
+    v.outside = {};
+    v.cpu.controls.proc = 0;
+    v.cpu.rehydrate();
+    const u32 info = from.vmcs01.vm_entry_intr_info;
+    if ((info & bit<u32>(31)) != 0) {
+        cpu::Event e;
+        e.vector = static_cast<u8>(info);
+        e.type = static_cast<cpu::EventType>(info >> 8 & 7);
+        e.has_error = (info >> 11 & 1) != 0;
+        e.error = from.vmcs01.vm_entry_exception_error_code;
+        e.instruction_length = static_cast<u8>(from.vmcs01.vm_entry_instruction_len);
+        v.cpu.inject(e);
+    }
+    v.set_controls();
+    return {};
+}
+
+} // namespace nestor::hv

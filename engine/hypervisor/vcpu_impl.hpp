@@ -1,0 +1,82 @@
+// What the files of Vcpu share: the parts of one vCPU and L0's handlers of its VM exits.
+#pragma once
+
+#include <optional>
+#include <set>
+
+#include "engine/cpu/cpu.hpp"
+#include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/hypervisor/lapic.hpp"
+#include "engine/hypervisor/pmu.hpp"
+#include "engine/hypervisor/vcpu.hpp"
+
+namespace nestor::hv {
+
+struct Vcpu::Impl {
+    explicit Impl(const Config& config);
+
+    // --- run loop (vcpu.cpp) ---
+    Exit run(const TimeBase& base, Icount until);
+    /// Timers, INIT, SIPI, SMI, NMI, interrupts: decides what is injected next. An exit when the
+    /// vCPU has nothing to run.
+    std::optional<Exit> prepare();
+    void inject_next();
+    /// A count not beyond `until` at which L0 has to look again.
+    [[nodiscard]] u64 next_stop(u64 until) const;
+    [[nodiscard]] bool wakes() const;
+    void set_time();
+    void set_controls();
+    void accept_init();
+    void accept_sipi();
+    void power_on();
+
+    // --- VM exits (exits.cpp) ---
+    std::optional<Exit> handle_exit();
+    std::optional<Exit> handle_access();
+    std::optional<Exit> apic_effects(const Lapic::Effects& effects);
+    void emulate_cpuid();
+    std::optional<Exit> emulate_wrmsr();
+    void emulate_rdmsr();
+    void emulate_rdpmc();
+    void emulate_xsetbv();
+    void emulate_monitor();
+    void emulate_mwait();
+    void complete_exit() { cpu.complete_instruction(cpu.exit.instruction_length); }
+    void raise(arch::Exception vector, u32 error = 0);
+
+    // --- MSRs (msr.cpp) ---
+    /// False: #GP(0).
+    [[nodiscard]] bool read_msr(u32 index, u64& value);
+    [[nodiscard]] bool write_msr(u32 index, u64 value, Lapic::Effects& effects);
+    bool write_special_msr(u32 index, u64 value);
+    std::optional<u64> read_special_msr(u32 index);
+    void report_unknown_msr(u32 index, bool write);
+
+    // --- system management mode (smm.cpp) ---
+    void enter_smm();
+    /// RSM; false: the saved state is not valid, which is a shutdown.
+    [[nodiscard]] bool leave_smm();
+
+    // --- time ---
+    [[nodiscard]] u64 ticks_now() const { return cpu.ticks_at(nullptr); }
+    [[nodiscard]] u64 tsc_now() const { return ticks_now() + msrs.tsc_offset; }
+
+    Config config;
+    cpu::Cpu cpu;
+    Lapic lapic;
+    Pmu pmu;
+    state::PendingEvents events;
+    state::Msrs msrs;
+    state::Vmcs vmcs01;
+    std::vector<state::CpuidEntry> cpuid;
+    std::array<u8, 64> monitor_line{};
+    CpuCaps caps;
+
+    u64 count = 0; ///< machine-wide count
+    u64 physical_bits = 46;
+    std::array<u8, page_size> msr_bitmap{};
+    std::set<u32> reported_msrs; ///< each unknown MSR is named once in the log
+    cpu::PendingAccess outside; ///< handed to the board, not answered yet
+};
+
+} // namespace nestor::hv
