@@ -1,51 +1,20 @@
 // What the plugin refuses, and with which words; and how it names things.
-#include <gtest/gtest.h>
-
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <string>
 
+#include "tests/tools/schema/plugin_fixture.hpp"
 #include "tools/schema/model.hpp"
 
 namespace nestor::schema {
 namespace {
 
-/// A folder of its own for each test, gone afterwards.
-class SchemaPlugin : public ::testing::Test {
+class SchemaPlugin : public test::PluginFixture {
 protected:
-    SchemaPlugin() {
-        std::string name = std::filesystem::temp_directory_path() / "schema_plugin.XXXXXX";
-        folder_ = ::mkdtemp(name.data());
-    }
-    ~SchemaPlugin() override { std::filesystem::remove_all(folder_); }
-
-    /// Runs the compiler with the plugin over that text; what it says on stderr.
-    std::string compile(const std::string& text) {
-        std::ofstream(folder_ / "x.capnp")
-            << "@0xb1b2b3b4b5b6b7b8;\nusing A = import \"" NESTOR_ROOT
-               "/schema/annotations.capnp\";\n"
-            << text;
-        const std::string command = "cd " + folder_.string() +
-                                    " && capnp compile --import-path=/ --src-prefix=. "
-                                    "-o" NESTOR_PLUGIN ":. x.capnp 2>&1";
-        FILE* pipe = ::popen(command.c_str(), "r");
-        std::string out;
-        for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) {
-            out += static_cast<char>(c);
-        }
-        ::pclose(pipe);
-        return out;
-    }
-
     void expect_refused(const std::string& text, const std::string& why) {
         const auto out = compile(text);
         EXPECT_NE(out.find(why), std::string::npos) << out;
         EXPECT_FALSE(std::filesystem::exists(folder_ / "x.hpp"));
     }
-
-    std::filesystem::path folder_;
 };
 
 TEST_F(SchemaPlugin, AcceptsAPlainStruct) {
