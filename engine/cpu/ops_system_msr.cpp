@@ -1,0 +1,347 @@
+// Model-specific registers that are silicon, time-stamp counter, performance counters, random
+// numbers, protection keys (SDM 2; MSRs: SDM 4).
+//
+// Owns nothing. RDMSR and WRMSR exit to L0 unless the MSR bitmap passes the index through and the
+// silicon holds the register. What the random instructions return is state (xoshiro256++).
+#include "engine/cpu/package.hpp"
+#include "engine/cpu/system.hpp"
+
+namespace nestor::cpu {
+
+using namespace arch;
+
+namespace {
+
+namespace msr {
+constexpr u32 sysenter_cs = 0x174, sysenter_esp = 0x175, sysenter_eip = 0x176, pat = 0x277,
+              efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082, cstar = 0xc0000083,
+              fmask = 0xc0000084, fs_base = 0xc0000100, gs_base = 0xc0000101,
+              kernel_gs_base = 0xc0000102, tsc_aux = 0xc0000103;
+} // namespace msr
+
+/// A register that holds a canonical address (SDM 2 WRMSR), or null.
+u64* address_register(Cpu& cpu, u32 index) {
+    switch (index) {
+    case msr::sysenter_esp:
+        return &cpu.s.sysenter_esp;
+    case msr::sysenter_eip:
+        return &cpu.s.sysenter_eip;
+    case msr::lstar:
+        return &cpu.s.lstar;
+    case msr::cstar:
+        return &cpu.s.cstar;
+    case msr::fs_base:
+        return &cpu.seg(Seg::fs).base;
+    case msr::gs_base:
+        return &cpu.seg(Seg::gs).base;
+    case msr::kernel_gs_base:
+        return &cpu.s.kernel_gs_base;
+    default:
+        return nullptr;
+    }
+}
+
+/// PAT entries: 0, 1, 4, 5, 6 or 7 (SDM 3A 12.12.2).
+bool valid_pat(u64 value) {
+    for (unsigned i = 0; i < 8; ++i) {
+        const u64 type = value >> (8 * i) & 0xff;
+        if (type > 7 || type == 2 || type == 3) {
+            return false;
+        }
+    }
+    return true;
+}
+
+MsrResult write_efer(Cpu& cpu, u64 value) {
+    constexpr u64 known = efer::sce | efer::lme | efer::lma | efer::nxe;
+    if ((value & (~known | cpu.package.features().efer_reserved)) != 0) {
+        return MsrResult::gp;
+    }
+    const u64 changed = cpu.s.efer ^ value;
+    if ((changed & efer::lme) != 0 && (cpu.s.cr0 & cr0::pg) != 0) {
+        return MsrResult::gp; // SDM 3A 9.8.5
+    }
+    cpu.s.efer = (value & ~efer::lma) | (cpu.s.efer & efer::lma);
+    if ((changed & efer::nxe) != 0) {
+        cpu.flush_tlb();
+    }
+    cpu.update_mode();
+    return MsrResult::ok;
+}
+
+} // namespace
+
+MsrResult read_silicon_msr(Cpu& cpu, u32 index, u64& value) {
+    if (const u64* address = address_register(cpu, index)) {
+        value = *address;
+        return MsrResult::ok;
+    }
+    switch (index) {
+    case msr::sysenter_cs:
+        value = cpu.s.sysenter_cs;
+        break;
+    case msr::pat:
+        value = cpu.s.pat;
+        break;
+    case msr::efer:
+        value = cpu.s.efer;
+        break;
+    case msr::star:
+        value = cpu.s.star;
+        break;
+    case msr::fmask:
+        value = cpu.s.fmask;
+        break;
+    case msr::tsc_aux:
+        value = cpu.s.tsc_aux;
+        break;
+    default:
+        return MsrResult::not_silicon;
+    }
+    return MsrResult::ok;
+}
+
+MsrResult write_silicon_msr(Cpu& cpu, u32 index, u64 value) {
+    if (u64* address = address_register(cpu, index)) {
+        if (!canonical(cpu, value)) {
+            return MsrResult::gp;
+        }
+        *address = value;
+        return MsrResult::ok;
+    }
+    switch (index) {
+    case msr::sysenter_cs:
+        cpu.s.sysenter_cs = static_cast<u32>(value);
+        return MsrResult::ok;
+    case msr::pat:
+        if (!valid_pat(value)) {
+            return MsrResult::gp;
+        }
+        cpu.s.pat = value;
+        return MsrResult::ok;
+    case msr::efer:
+        return write_efer(cpu, value);
+    case msr::star:
+        cpu.s.star = value;
+        return MsrResult::ok;
+    case msr::fmask:
+        if (value >> 32 != 0) {
+            return MsrResult::gp;
+        }
+        cpu.s.fmask = value;
+        return MsrResult::ok;
+    case msr::tsc_aux:
+        if (value >> 32 != 0) {
+            return MsrResult::gp;
+        }
+        cpu.s.tsc_aux = static_cast<u32>(value);
+        return MsrResult::ok;
+    default:
+        return MsrResult::not_silicon;
+    }
+}
+
+namespace {
+
+/// SDM 3C 25.6.9: four bitmaps of 1 KiB: read low, read high, write low, write high.
+bool msr_exits(const Cpu& cpu, u32 index, bool write) {
+    const Controls& c = cpu.controls;
+    if ((c.proc & proc::msr_bitmaps) == 0 || c.msr_bitmap == nullptr) {
+        return true;
+    }
+    const u32 low = index & 0x1fff;
+    const bool high = index >= 0xc0000000;
+    if (low != index && (0xc0000000 | low) != index) {
+        return true;
+    }
+    const unsigned byte = (write ? 2048u : 0u) + (high ? 1024u : 0u) + low / 8;
+    return (c.msr_bitmap[byte] >> (low & 7) & 1) != 0;
+}
+
+u64 edx_eax(Cpu& cpu) {
+    return static_cast<u32>(cpu.gpr(Gpr::rax)) | cpu.gpr(Gpr::rdx) << 32;
+}
+void set_edx_eax(Cpu& cpu, u64 value) {
+    cpu.gpr(Gpr::rax) = static_cast<u32>(value);
+    cpu.gpr(Gpr::rdx) = value >> 32;
+}
+
+const Op* op_rdmsr(Cpu& cpu, const Op* op) {
+    NESTOR_OR_STOP(cpu, op, privileged(cpu));
+    const u32 index = static_cast<u32>(cpu.gpr(Gpr::rcx));
+    u64 value = 0;
+    if (msr_exits(cpu, index, false) ||
+        read_silicon_msr(cpu, index, value) == MsrResult::not_silicon) {
+        return cpu.vm_exit(op, ExitReason::rdmsr);
+    }
+    set_edx_eax(cpu, value);
+    return op;
+}
+
+const Op* op_wrmsr(Cpu& cpu, const Op* op) {
+    NESTOR_OR_STOP(cpu, op, privileged(cpu));
+    const u32 index = static_cast<u32>(cpu.gpr(Gpr::rcx));
+    if (msr_exits(cpu, index, true)) {
+        return cpu.vm_exit(op, ExitReason::wrmsr);
+    }
+    const u64 following = cpu.next_rip(op);
+    switch (write_silicon_msr(cpu, index, edx_eax(cpu))) {
+    case MsrResult::ok:
+        return index == msr::efer ? cpu.leave_to(op, following) : op;
+    case MsrResult::gp:
+        return cpu.raise(op, Exception::gp);
+    case MsrResult::not_silicon:
+        break;
+    }
+    return cpu.vm_exit(op, ExitReason::wrmsr);
+}
+
+// --- time ---------------------------------------------------------------------------------------
+
+bool tsc_allowed(Cpu& cpu) {
+    return cpu.cpl == 0 || (cpu.s.cr4 & cr4::tsd) == 0 || cpu.set_fault(Exception::gp, 0);
+}
+
+const Op* op_rdtsc(Cpu& cpu, const Op* op) {
+    NESTOR_OR_STOP(cpu, op, tsc_allowed(cpu));
+    if ((cpu.controls.proc & proc::rdtsc) != 0) {
+        return cpu.vm_exit(op, ExitReason::rdtsc);
+    }
+    set_edx_eax(cpu, cpu.tsc_at(op));
+    return op;
+}
+
+const Op* op_rdtscp(Cpu& cpu, const Op* op) {
+    if ((cpu.controls.proc2 & proc2::rdtscp) == 0) {
+        return cpu.raise(op, Exception::ud); // SDM 3C 26.3: not enabled in non-root operation
+    }
+    NESTOR_OR_STOP(cpu, op, tsc_allowed(cpu));
+    if ((cpu.controls.proc & proc::rdtsc) != 0) {
+        return cpu.vm_exit(op, ExitReason::rdtscp);
+    }
+    set_edx_eax(cpu, cpu.tsc_at(op));
+    cpu.gpr(Gpr::rcx) = cpu.s.tsc_aux;
+    return op;
+}
+
+const Op* op_rdpid(Cpu& cpu, const Op* op) {
+    if ((cpu.controls.proc2 & proc2::rdtscp) == 0) {
+        return cpu.raise(op, Exception::ud);
+    }
+    cpu.s.gpr[op->dst / 8u] = cpu.s.tsc_aux;
+    return op;
+}
+
+/// The counters are derived from counts, which L0 knows: always an exit.
+const Op* op_rdpmc(Cpu& cpu, const Op* op) {
+    if (cpu.cpl != 0 && (cpu.s.cr4 & cr4::pce) == 0) {
+        return cpu.raise(op, Exception::gp);
+    }
+    return cpu.vm_exit(op, ExitReason::rdpmc);
+}
+
+// --- random numbers -----------------------------------------------------------------------------
+
+u64 rotl(u64 v, unsigned n) { return v << n | v >> (64 - n); }
+
+/// xoshiro256++ 1.0.
+u64 random(Cpu& cpu) {
+    auto& r = cpu.s.random;
+    const u64 result = rotl(r[0] + r[3], 23) + r[0];
+    const u64 t = r[1] << 17;
+    r[2] ^= r[0];
+    r[3] ^= r[1];
+    r[1] ^= r[2];
+    r[0] ^= r[3];
+    r[2] ^= t;
+    r[3] = rotl(r[3], 45);
+    return result;
+}
+
+template <class T, bool seed>
+const Op* op_random(Cpu& cpu, const Op* op) {
+    const u32 control = seed ? proc2::rdseed : proc2::rdrand;
+    if ((cpu.controls.proc2 & control) != 0) {
+        // Instruction information: register in 6:3, size in 12:11 (SDM 3C table 28-12).
+        cpu.vm_exit(op, seed ? ExitReason::rdseed : ExitReason::rdrand);
+        cpu.exit.instruction_info = (op->dst / 8u) << 3 | (sizeof(T) / 4u) << 11;
+        return nullptr;
+    }
+    cpu.set_reg<T>(op->dst, static_cast<T>(random(cpu)));
+    cpu.set_flags(rflags::arithmetic, rflags::cf);
+    return op;
+}
+
+template <bool seed>
+bool emit_random(Emit& e) {
+    e.op.dst = Emit::reg_offset(e.operand(0).reg.value);
+    e.op.fn = e.size(0) == 8   ? then_next<op_random<u64, seed>>
+              : e.size(0) == 4 ? then_next<op_random<u32, seed>>
+                               : then_next<op_random<u16, seed>>;
+    return true;
+}
+
+// --- protection keys ----------------------------------------------------------------------------
+
+const Op* op_rdpkru(Cpu& cpu, const Op* op) {
+    if ((cpu.s.cr4 & cr4::pke) == 0) {
+        return cpu.raise(op, Exception::ud);
+    }
+    if (static_cast<u32>(cpu.gpr(Gpr::rcx)) != 0) {
+        return cpu.raise(op, Exception::gp);
+    }
+    set_edx_eax(cpu, cpu.s.pkru);
+    return op;
+}
+
+const Op* op_wrpkru(Cpu& cpu, const Op* op) {
+    if ((cpu.s.cr4 & cr4::pke) == 0) {
+        return cpu.raise(op, Exception::ud);
+    }
+    if (static_cast<u32>(cpu.gpr(Gpr::rcx)) != 0 || static_cast<u32>(cpu.gpr(Gpr::rdx)) != 0) {
+        return cpu.raise(op, Exception::gp);
+    }
+    cpu.s.pkru = static_cast<u32>(cpu.gpr(Gpr::rax));
+    cpu.s.xinuse = cpu.s.pkru != 0 ? cpu.s.xinuse | xcr0::pkru : cpu.s.xinuse & ~xcr0::pkru;
+    cpu.flush_tlb(); // TLB entries hold the rights that the keys gave
+    return op;
+}
+
+} // namespace
+
+bool emit_system_msr(Emit& e) {
+    switch (e.mnemonic()) {
+    case ZYDIS_MNEMONIC_RDMSR:
+        e.op.fn = then_next<op_rdmsr>;
+        return true;
+    case ZYDIS_MNEMONIC_WRMSR:
+        e.op.fn = then_next<op_wrmsr>;
+        return true;
+    case ZYDIS_MNEMONIC_RDTSC:
+        e.op.fn = then_next<op_rdtsc>;
+        return true;
+    case ZYDIS_MNEMONIC_RDTSCP:
+        e.op.fn = then_next<op_rdtscp>;
+        return true;
+    case ZYDIS_MNEMONIC_RDPID:
+        e.op.dst = Emit::reg_offset(e.operand(0).reg.value);
+        e.op.fn = then_next<op_rdpid>;
+        return true;
+    case ZYDIS_MNEMONIC_RDPMC:
+        return ends_with(e, op_rdpmc);
+    case ZYDIS_MNEMONIC_RDRAND:
+        return emit_random<false>(e);
+    case ZYDIS_MNEMONIC_RDSEED:
+        return emit_random<true>(e);
+    case ZYDIS_MNEMONIC_RDPKRU:
+        e.op.fn = then_next<op_rdpkru>;
+        return true;
+    case ZYDIS_MNEMONIC_WRPKRU:
+        e.op.fn = then_next<op_wrpkru>;
+        return true;
+    default:
+        return false;
+    }
+}
+
+} // namespace nestor::cpu
