@@ -23,9 +23,6 @@ EXPECTED_SKIPS = ROOT / "tools" / "expected_skips.txt"
 ORDER = ["style", "unit", "guest", "guests", "oracle", "fuzz", "cli", "linux"]
 NEEDS_LINUX = {"linux", "cli"}
 
-CLANG_ARGS = f"-include {ROOT}/tools/clang_capnp.hpp -DFMT_CONSTEVAL= -Wno-deprecated-declarations"
-
-
 @dataclasses.dataclass(frozen=True)
 class Lane:
     name: str
@@ -53,10 +50,15 @@ LANES = [
             "-Db_sanitize=address,undefined",
             "-Db_lundef=false",
             "-Doptimization=1",
-            "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined",
+            "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
+            " -fsanitize=fuzzer-no-link -Wno-deprecated-declarations"
+            f" -include {ROOT}/tools/schema/libcapnp.hpp",
+            "-Dcpp_link_args=-fsanitize=address,undefined",
         ],
-        {"unit", "guest", "fuzz"},
-        {"unit", "guest", "fuzz", "oracle", "cli", "linux", "long"},
+        {"unit", "guest", "guests", "fuzz"},
+        {"unit", "guest", "guests", "fuzz", "oracle", "cli", "linux", "long"},
+        # clang, because libFuzzer is its; and a second compiler reads everything.
+        compiler={"CC": "clang-19", "CXX": "clang++-19"},
         environment={
             "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",

@@ -4,7 +4,7 @@
 
 #include <kj/string.h>
 
-#ifdef __clang__
+#if defined(__clang__) && __cplusplus >= 202002L
 namespace kj {
 inline bool operator==(const char* a, const StringPtr& b) {
     return b.operator==(StringPtr(a));
