@@ -7,8 +7,8 @@
 #include "tools/schema/model.hpp"
 
 #include <algorithm>
-#include <functional>
-#include <stdexcept>
+
+#include "tools/schema/values.hpp"
 
 namespace nestor::schema {
 
@@ -16,7 +16,6 @@ namespace {
 
 using capnp::schema::Node;
 using capnp::schema::Type;
-using capnp::schema::Value;
 
 // Annotations of schema/annotations.capnp.
 constexpr std::uint64_t fixed_id = 0xd1d3f5a1c0e44a01;
@@ -37,67 +36,6 @@ std::string one_line(std::string text) {
         text.pop_back();
     }
     return text;
-}
-
-/// Width and signedness of a scalar; bits 0 where the type is none.
-struct Scalar {
-    Kind kind = Kind::nothing;
-    unsigned bits = 0;
-};
-
-Scalar scalar_of(Type::Reader type) {
-    switch (type.which()) {
-    case Type::BOOL:
-        return {Kind::boolean, 1};
-    case Type::INT8:
-        return {Kind::signed_integer, 8};
-    case Type::INT16:
-        return {Kind::signed_integer, 16};
-    case Type::INT32:
-        return {Kind::signed_integer, 32};
-    case Type::INT64:
-        return {Kind::signed_integer, 64};
-    case Type::UINT8:
-        return {Kind::unsigned_integer, 8};
-    case Type::UINT16:
-        return {Kind::unsigned_integer, 16};
-    case Type::UINT32:
-        return {Kind::unsigned_integer, 32};
-    case Type::UINT64:
-        return {Kind::unsigned_integer, 64};
-    case Type::ENUM:
-        return {Kind::enumeration, 16};
-    default:
-        return {};
-    }
-}
-
-/// The wire bits of a scalar default: what the stored value is XORed with.
-std::uint64_t default_bits(Value::Reader value) {
-    switch (value.which()) {
-    case Value::BOOL:
-        return value.getBool() ? 1 : 0;
-    case Value::INT8:
-        return static_cast<std::uint8_t>(value.getInt8());
-    case Value::INT16:
-        return static_cast<std::uint16_t>(value.getInt16());
-    case Value::INT32:
-        return static_cast<std::uint32_t>(value.getInt32());
-    case Value::INT64:
-        return static_cast<std::uint64_t>(value.getInt64());
-    case Value::UINT8:
-        return value.getUint8();
-    case Value::UINT16:
-        return value.getUint16();
-    case Value::UINT32:
-        return value.getUint32();
-    case Value::UINT64:
-        return value.getUint64();
-    case Value::ENUM:
-        return value.getEnum();
-    default:
-        return 0;
-    }
 }
 
 class Reader final {
@@ -124,14 +62,13 @@ public:
 
     File read() {
         read_scope(file_id_);
-        order_structs();
-        check_names();
+        order_structs(file_);
         return std::move(file_);
     }
 
 private:
     [[noreturn]] void refuse(const std::string& where, const std::string& why) const {
-        throw std::runtime_error(file_.path + ": " + where + ": " + why);
+        file_.refuse(where, why);
     }
 
     Node::Reader node(std::uint64_t id) const {
@@ -507,69 +444,6 @@ private:
         if (field.kind != Kind::unsigned_integer || field.shape != Shape::one ||
             field.bits != widths[field.vmcs >> 13 & 3]) {
             refuse(where, "the type does not have the width that the VMCS encoding says");
-        }
-    }
-
-    /// Puts every struct behind those it contains. A cycle is refused: state is a tree.
-    void order_structs() {
-        std::map<std::string, std::size_t> index;
-        for (std::size_t i = 0; i < file_.structs.size(); ++i) {
-            if (!index.emplace(file_.structs[i].name, i).second) {
-                refuse(file_.structs[i].schema_name,
-                       "the C++ name " + file_.structs[i].name + " is taken twice");
-            }
-        }
-        std::vector<int> mark(file_.structs.size(), 0);
-        std::vector<Struct> ordered;
-        const std::function<void(std::size_t)> visit = [&](std::size_t i) {
-            auto& current = file_.structs[i];
-            if (mark[i] == 2) {
-                return;
-            }
-            if (mark[i] == 1) {
-                refuse(current.schema_name, "contains itself");
-            }
-            mark[i] = 1;
-            for (const auto& field : current.fields) {
-                const auto found = index.find(field.type);
-                if (field.kind != Kind::enumeration && found != index.end()) {
-                    visit(found->second);
-                }
-            }
-            mark[i] = 2;
-            ordered.push_back(std::move(file_.structs[i]));
-            set_layout(ordered);
-        };
-        for (std::size_t i = 0; i < mark.size(); ++i) {
-            visit(i);
-        }
-        file_.structs = std::move(ordered);
-    }
-
-    /// Standard layout is promised where only scalars, arrays and the like are inside.
-    static void set_layout(std::vector<Struct>& ordered) {
-        auto& last = ordered.back();
-        for (const auto& field : last.fields) {
-            bool plain = field.shape != Shape::list && field.kind != Kind::text &&
-                         field.kind != Kind::data && field.kind != Kind::variant;
-            if (field.kind == Kind::structure || field.kind == Kind::group) {
-                const auto inner = std::find_if(ordered.begin(), ordered.end(), [&](const auto& s) {
-                    return s.name == field.type;
-                });
-                plain = plain && inner != ordered.end() && inner->standard_layout;
-            }
-            last.standard_layout = last.standard_layout && plain && !last.is_union;
-        }
-    }
-
-    void check_names() const {
-        for (const auto& s : file_.structs) {
-            std::set<std::string> seen;
-            for (const auto& field : s.fields) {
-                if (!s.is_union && !seen.insert(field.live_name).second) {
-                    refuse(s.schema_name, "the member " + field.live_name + " is there twice");
-                }
-            }
         }
     }
 

@@ -100,7 +100,14 @@ struct File {
     std::vector<Enum> enums;
     std::vector<Struct> structs;
     std::vector<Constant> constants;
+
+    /// Throws: what is at that place of the schema cannot be state.
+    [[noreturn]] void refuse(const std::string& where, const std::string& why) const;
 };
+
+/// Puts every struct behind those it contains, decides on standard layout, and refuses cycles and
+/// names that are taken twice.
+void order_structs(File& file);
 
 /// Throws std::runtime_error with the place and the reason for what Nestor's state cannot hold.
 File read_file(capnp::schema::CodeGeneratorRequest::Reader request,
