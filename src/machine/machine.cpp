@@ -139,8 +139,6 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
                              .cpuid = cpuid[i]}));
         TRY(change(*impl->vcpus.back(), [&](state::Vcpu& s) {
             s.cpu.random = generator_seed(config.seed, i);
-            s.cpu.activity =
-                i == 0 ? state::ActivityState::active : state::ActivityState::wait_for_sipi;
         }));
     }
     return std::unique_ptr<Machine>(new Machine(std::move(impl)));
@@ -161,8 +159,6 @@ Result<> Machine::boot(const BootImages& images) {
                 s.lapic.page[apic_lint0] = lvt_ext_int;
                 s.lapic.page[apic_lint1] = lvt_nmi;
                 apply_entry(entry, s.cpu);
-            } else {
-                s.cpu.activity = state::ActivityState::wait_for_sipi;
             }
         }));
     }

@@ -159,7 +159,7 @@ bool Machine::Impl::interrupts_off() const {
 /// The count at which the owner has to come back.
 Icount Machine::Impl::turn_end(const RunLimits& limits) const {
     if (s.ending != state::Ending::running || serial_found) {
-        return Icount(s.count); // only completes its instruction
+        return Icount(s.count + 1); // only completes its instruction
     }
     const u64 rate = config.ticks_per_instruction;
     const auto count_at = [&](Ticks tick) {
@@ -172,7 +172,7 @@ Icount Machine::Impl::turn_end(const RunLimits& limits) const {
     };
     const u64 end = std::min({saturating_add(s.count, s.turn_left), limits.until.value(),
                               count_at(board->next_deadline()), count_at(limits.until_ticks)});
-    return Icount(std::max(end, s.count));
+    return Icount(std::max(end, s.count + 1));
 }
 
 std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
@@ -182,14 +182,22 @@ std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
                             .ticks_per_insn_num = config.ticks_per_instruction,
                             .ticks_per_insn_den = 1};
     completing = false;
-    const hv::Exit exit = vcpu.run(base, turn_end(limits));
+    const Icount until = turn_end(limits);
+    const hv::Exit exit = vcpu.run(base, until);
     const u64 done = vcpu.count() - base.count;
     s.count += done;
     s.turn_left -= static_cast<u32>(std::min<u64>(done, s.turn_left));
     if (done != 0) {
         s.fruitless_jumps = 0;
     }
-    return handle(exit, done != 0);
+    const auto stop = handle(exit, done != 0);
+    // An exit that comes before `until` may stand in the middle of an instruction. It comes before
+    // every limit too, so one instruction more passes none.
+    const bool asks = std::holds_alternative<hv::PortAccess>(exit) ||
+                      std::holds_alternative<hv::MmioAccess>(exit) ||
+                      std::holds_alternative<hv::EoiBroadcast>(exit);
+    completing = asks && Icount(s.count) < until;
+    return stop;
 }
 
 std::optional<Stop> Machine::Impl::handle(const hv::Exit& exit, bool progressed) {
@@ -245,7 +253,6 @@ void Machine::Impl::handle_port(const hv::PortAccess& access) {
         answer = board->read_port(access.port, access.size, ticks());
     }
     vcpus[s.owner]->complete(answer);
-    completing = true;
 }
 
 void Machine::Impl::handle_mmio(const hv::MmioAccess& access) {
@@ -256,7 +263,6 @@ void Machine::Impl::handle_mmio(const hv::MmioAccess& access) {
         answer = board->read_mmio(access.address, access.size);
     }
     vcpus[s.owner]->complete(answer);
-    completing = true;
 }
 
 void Machine::Impl::handle_event(const BoardEvent& event) {
