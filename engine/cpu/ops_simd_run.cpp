@@ -10,6 +10,7 @@
 #include <xmmintrin.h>
 
 #include "engine/cpu/simd.hpp"
+#include "engine/cpu/x87.hpp"
 
 namespace nestor::cpu::simd {
 
@@ -260,18 +261,8 @@ OpFn handler(Form form) {
 } // namespace
 
 void enter_mmx(Cpu& cpu) {
-    state::X87& f = cpu.s.x87;
-    const unsigned top = f.status >> 11 & 7;
-    if (top != 0) [[unlikely]] {
-        // Registers are kept in stack order; with TOP = 0 that is their physical order.
-        const state::X87 old = f;
-        for (unsigned i = 0; i < 8; ++i) {
-            f.significand[(top + i) & 7] = old.significand[i];
-            f.sign_exponent[(top + i) & 7] = old.sign_exponent[i];
-        }
-        f.status &= static_cast<u16>(~0x3800);
-    }
-    f.empty_mask = 0;
+    x87::set_top(cpu.s.x87, 0);
+    cpu.s.x87.empty_mask = 0;
 }
 
 OpFn plain_handler(Form form, bool mmx) {
