@@ -38,8 +38,7 @@ void say_crash() {
         [[maybe_unused]] const auto written = ::write(fd, current->data(), current->size());
         ::close(fd);
     }
-    [[maybe_unused]] const auto written =
-        ::write(2, crash_message.data(), crash_message.size());
+    [[maybe_unused]] const auto written = ::write(2, crash_message.data(), crash_message.size());
 }
 
 void on_signal(int signal) {
@@ -129,7 +128,9 @@ int main(int argc, char** argv) {
     std::vector<std::filesystem::path> files;
     for (int i = 1; i < argc; ++i) {
         const std::string arg = argv[i];
-        const auto value = [&] { return std::strtoull(arg.c_str() + arg.find('=') + 1, nullptr, 0); };
+        const auto value = [&] {
+            return std::strtoull(arg.c_str() + arg.find('=') + 1, nullptr, 0);
+        };
         if (arg.starts_with("-runs=")) {
             runs = value();
         } else if (arg.starts_with("-seed=")) {

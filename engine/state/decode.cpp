@@ -102,9 +102,10 @@ private:
     }
 
     [[nodiscard]] Failure newer(std::string_view what) const {
-        return fail(ErrorCode::incompatible,
-                    fmt::format("{}: {} is not known here: written by a newer version", path_, what),
-                    "use the version that wrote it, or a newer one");
+        return fail(
+            ErrorCode::incompatible,
+            fmt::format("{}: {} is not known here: written by a newer version", path_, what),
+            "use the version that wrote it, or a newer one");
     }
 
     /// Appends to the path for as long as it lives.
@@ -116,9 +117,7 @@ private:
                 path_ += name;
             }
         }
-        Step(Decoder& decoder, u64 index) : Step(decoder) {
-            path_ += fmt::format("[{}]", index);
-        }
+        Step(Decoder& decoder, u64 index) : Step(decoder) { path_ += fmt::format("[{}]", index); }
         ~Step() { path_.resize(size_); }
         Step(const Step&) = delete;
         Step& operator=(const Step&) = delete;

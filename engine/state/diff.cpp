@@ -72,8 +72,7 @@ private:
         }
     }
 
-    void element_of(const std::string& path, const void* a, const void* b,
-                    const FieldInfo& field) {
+    void element_of(const std::string& path, const void* a, const void* b, const FieldInfo& field) {
         switch (field.kind) {
         case Kind::nothing:
             break;

@@ -1,4 +1,4 @@
-// Live state to canonical Cap'n Proto bytes (https://capnproto.org/encoding.html, "Canonicalization").
+// Live state to canonical Cap'n Proto bytes (capnproto.org/encoding.html, "Canonicalization").
 //
 // One pass, bottom up: what a pointer refers to is encoded into words of its own, and a struct is
 // put together from its trimmed data section, its trimmed pointer section and those, in pointer
@@ -43,7 +43,15 @@ constexpr u64 struct_pointer(std::size_t data, std::size_t pointers) {
 }
 
 /// Element size codes of a list pointer.
-enum class ListCode : u8 { bit = 1, byte = 2, two = 3, four = 4, eight = 5, pointer = 6, structs = 7 };
+enum class ListCode : u8 {
+    bit = 1,
+    byte = 2,
+    two = 3,
+    four = 4,
+    eight = 5,
+    pointer = 6,
+    structs = 7
+};
 
 u64 list_pointer(ListCode code, std::size_t count) {
     CHECK(count < std::size_t{1} << 29, {count});
@@ -209,8 +217,7 @@ private:
                std::ranges::all_of(target.words, [](u64 word) { return word == 0; });
     }
 
-    [[nodiscard]] Target blob_list(const void* at, const FieldInfo& field,
-                                   std::size_t size) const {
+    [[nodiscard]] Target blob_list(const void* at, const FieldInfo& field, std::size_t size) const {
         std::vector<Target> targets;
         bool any = field.shape == Shape::list;
         for (std::size_t i = 0; i < size; ++i) {

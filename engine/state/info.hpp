@@ -80,13 +80,13 @@ struct StructInfo {
     std::uint16_t pointer_count;
     std::uint32_t live_size;
     std::span<const FieldInfo> fields;
-    void* (*create)();       ///< a default value on the heap; null for groups
-    void (*destroy)(void*);  ///< its end
+    void* (*create)();      ///< a default value on the heap; null for groups
+    void (*destroy)(void*); ///< its end
     bool (*equal)(const void*, const void*);
 };
 
 struct VariantInfo {
-    std::uint32_t tag_slot; ///< first bit of the 16-bit discriminant in the data section
+    std::uint32_t tag_slot;          ///< first bit of the 16-bit discriminant in the data section
     std::span<const FieldInfo> arms; ///< by discriminant, which is the variant's index
     std::size_t (*index)(const void* variant);
     void* (*get)(void* variant); ///< the active arm

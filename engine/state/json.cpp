@@ -31,8 +31,12 @@ void append_hex(std::string& out, const u8* data, std::size_t size) {
 std::size_t utf8_length(std::string_view text, std::size_t i) {
     const auto at = [&](std::size_t k) { return static_cast<u8>(text[k]); };
     const u8 first = at(i);
-    const std::size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2
-                               : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    const std::size_t length = first < 0x80   ? 1
+                               : first < 0xc2 ? 0
+                               : first < 0xe0 ? 2
+                               : first < 0xf0 ? 3
+                               : first < 0xf5 ? 4
+                                              : 0;
     if (length == 0 || i + length > text.size()) {
         return 0;
     }
@@ -41,7 +45,8 @@ std::size_t utf8_length(std::string_view text, std::size_t i) {
             return 0;
         }
     }
-    const bool overlong = (first == 0xe0 && at(i + 1) < 0xa0) || (first == 0xf0 && at(i + 1) < 0x90);
+    const bool overlong =
+        (first == 0xe0 && at(i + 1) < 0xa0) || (first == 0xf0 && at(i + 1) < 0x90);
     const bool outside = (first == 0xed && at(i + 1) > 0x9f) || (first == 0xf4 && at(i + 1) > 0x8f);
     return overlong || outside ? 0 : length;
 }

@@ -35,9 +35,7 @@ private:
 
 } // namespace
 
-std::span<const StructInfo* const> all() {
-    return all_infos;
-}
+std::span<const StructInfo* const> all() { return all_infos; }
 
 const StructInfo* find(std::uint64_t type_id) {
     const auto found = std::ranges::find_if(
@@ -51,13 +49,9 @@ const StructInfo* find(std::string_view name) {
     return found == all_infos.end() ? nullptr : *found;
 }
 
-std::uint64_t id(const StructInfo& info) {
-    return info.id;
-}
+std::uint64_t id(const StructInfo& info) { return info.id; }
 
-std::string_view name(const StructInfo& info) {
-    return info.name;
-}
+std::string_view name(const StructInfo& info) { return info.name; }
 
 Result<std::string> decode_to_json(const StructInfo& info, std::span<const std::byte> bytes) {
     const Value value(info);
@@ -65,8 +59,7 @@ Result<std::string> decode_to_json(const StructInfo& info, std::span<const std::
     return to_json(value.get(), info);
 }
 
-Result<std::vector<Difference>> diff_bytes(const StructInfo& info,
-                                           std::span<const std::byte> left,
+Result<std::vector<Difference>> diff_bytes(const StructInfo& info, std::span<const std::byte> left,
                                            std::span<const std::byte> right) {
     const Value a(info);
     const Value b(info);

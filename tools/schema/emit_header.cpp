@@ -221,9 +221,8 @@ std::string includes(const File& file) {
     if (any_field(file, [](const Field& f) { return f.kind == Kind::variant; })) {
         out += "#include <variant>\n";
     }
-    if (any_field(file, [](const Field& f) {
-            return f.shape == Shape::list || f.kind == Kind::data;
-        })) {
+    if (any_field(file,
+                  [](const Field& f) { return f.shape == Shape::list || f.kind == Kind::data; })) {
         out += "#include <vector>\n";
     }
     out += "\n#include \"engine/state/meta.hpp\"\n";

@@ -9,10 +9,9 @@ namespace nestor::schema {
 namespace {
 
 const char* kind_name(Kind kind) {
-    constexpr const char* names[] = {"nothing",          "boolean",        "unsigned_integer",
-                                     "signed_integer",   "enumeration",    "text",
-                                     "data",             "fixed_data",     "structure",
-                                     "group",            "variant"};
+    constexpr const char* names[] = {
+        "nothing", "boolean",    "unsigned_integer", "signed_integer", "enumeration", "text",
+        "data",    "fixed_data", "structure",        "group",          "variant"};
     return names[static_cast<unsigned>(kind)];
 }
 
@@ -221,8 +220,8 @@ std::string emit_layout(const File& file) {
         if (s.is_union) {
             out += fmt::format("union {} tag at bit {}\n", s.name, s.tag_slot);
         } else {
-            out += fmt::format("struct {}{}\n", s.name,
-                               s.is_part ? "" : fmt::format(" {:#x}", s.id));
+            out +=
+                fmt::format("struct {}{}\n", s.name, s.is_part ? "" : fmt::format(" {:#x}", s.id));
         }
         for (std::size_t i = 0; i < s.fields.size(); ++i) {
             out += layout_line(s, s.fields[i], i);

@@ -6,11 +6,7 @@
 
 #if defined(__clang__) && __cplusplus >= 202002L
 namespace kj {
-inline bool operator==(const char* a, const StringPtr& b) {
-    return b.operator==(StringPtr(a));
-}
-inline bool operator!=(const char* a, const StringPtr& b) {
-    return !b.operator==(StringPtr(a));
-}
+inline bool operator==(const char* a, const StringPtr& b) { return b.operator==(StringPtr(a)); }
+inline bool operator!=(const char* a, const StringPtr& b) { return !b.operator==(StringPtr(a)); }
 } // namespace kj
 #endif

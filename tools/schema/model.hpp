@@ -39,20 +39,20 @@ struct Field {
     std::string live_name; ///< the C++ member
     Kind kind = Kind::nothing;
     Shape shape = Shape::one;
-    unsigned bits = 0;          ///< width of a scalar, or of a list's elements
-    std::uint32_t slot = 0;     ///< first bit in the data section, or pointer index
-    std::uint32_t count = 0;    ///< elements of an array, bytes of fixed data
+    unsigned bits = 0;       ///< width of a scalar, or of a list's elements
+    std::uint32_t slot = 0;  ///< first bit in the data section, or pointer index
+    std::uint32_t count = 0; ///< elements of an array, bytes of fixed data
     std::uint64_t bits_default = 0;
     std::string text_default;
-    std::string type;           ///< C++ name of an enum, struct, group or variant
-    std::uint64_t type_id = 0;  ///< node of the same
+    std::string type;          ///< C++ name of an enum, struct, group or variant
+    std::uint64_t type_id = 0; ///< node of the same
     std::string comment;
     std::string unit;
     bool hex = false;
     bool policy = false;
     bool is_vmcs = false;
     std::uint32_t vmcs = 0;
-    std::string ordinal;        ///< "@3", or empty for groups and unions
+    std::string ordinal; ///< "@3", or empty for groups and unions
 
     [[nodiscard]] bool is_pointer() const;
 };
@@ -67,7 +67,7 @@ struct Struct {
     unsigned pointer_count = 0;
     std::uint32_t tag_slot = 0; ///< of a union: first bit of the discriminant
     bool is_union = false;
-    bool is_part = false;       ///< a group, union or arm: lives in its parent's sections
+    bool is_part = false; ///< a group, union or arm: lives in its parent's sections
     bool standard_layout = true;
     unsigned rank = 0;
     std::vector<Field> fields;
@@ -92,11 +92,11 @@ struct Constant {
 
 /// One requested schema file, in an order in which C++ can declare it.
 struct File {
-    std::string stem;                  ///< "cpu" for schema/cpu.capnp
-    std::string path;                  ///< as the compiler was given it
-    std::string folder;                ///< of the generated files, as #include names it
-    std::vector<std::string> imports;  ///< paths, relative to where the compiler ran
-    std::set<std::string> used_stems;  ///< imported files whose types are used
+    std::string stem;                 ///< "cpu" for schema/cpu.capnp
+    std::string path;                 ///< as the compiler was given it
+    std::string folder;               ///< of the generated files, as #include names it
+    std::vector<std::string> imports; ///< paths, relative to where the compiler ran
+    std::set<std::string> used_stems; ///< imported files whose types are used
     std::vector<Enum> enums;
     std::vector<Struct> structs;
     std::vector<Constant> constants;

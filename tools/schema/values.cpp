@@ -1,5 +1,5 @@
-// The two switches over Cap'n Proto's scalar types. Signed defaults are cut to their width, since the
-// wire XORs bits, not numbers.
+// The two switches over Cap'n Proto's scalar types. Signed defaults are cut to their width, since
+// the wire XORs bits, not numbers.
 #include "tools/schema/values.hpp"
 
 namespace nestor::schema {

@@ -195,8 +195,8 @@ TEST(StateCodec, AHugeListInAShortMessageIsRefused) {
 
 TEST(StateCodec, AListOfSizelessStructsIsRefused) {
     // Pointer 7 (points) to a list with 100 million elements of no size.
-    const auto bytes = from_words({u64{8} << 48, 0, 0, 0, 0, 0, 0, 0, u64{7} << 32 | 1,
-                                   u64{100'000'000} << 2});
+    const auto bytes =
+        from_words({u64{8} << 48, 0, 0, 0, 0, 0, 0, 0, u64{7} << 32 | 1, u64{100'000'000} << 2});
     expect_error(decode<Lists>(bytes), ErrorCode::corrupt,
                  "Lists.points: a list whose elements do not fill it");
 }
@@ -205,7 +205,8 @@ TEST(StateCodec, WordsThatTwoFieldsShareAreRefused) {
     // `words` and `blob` point at the same word; the last word belongs to nobody.
     const u64 words = u64{4} << 35 | u64{3} << 32 | 1;
     const u64 blob = u64{8} << 35 | u64{2} << 32 | 1;
-    const auto bytes = from_words({u64{9} << 48, 0, 0, 0, 0, 0, words | 3 << 2, 0, 0, blob, 0x1234, 0});
+    const auto bytes =
+        from_words({u64{9} << 48, 0, 0, 0, 0, 0, words | 3 << 2, 0, 0, blob, 0x1234, 0});
     expect_error(decode<Lists>(bytes), ErrorCode::corrupt,
                  "Lists: word 10 of the message belongs to two fields");
 }

@@ -80,9 +80,7 @@ TEST_F(SchemaFreeze, FindsRenumberedEnumerants) {
     expect_broken("off @0; on @1;", "on @0; off @1;", "now: enumerant Mode off = 1");
 }
 
-TEST_F(SchemaFreeze, FindsARemovedStruct) {
-    expect_broken("struct S", "struct T", "now: removed");
-}
+TEST_F(SchemaFreeze, FindsARemovedStruct) { expect_broken("struct S", "struct T", "now: removed"); }
 
 TEST_F(SchemaFreeze, RefusesToFreezeAReleaseTwice) {
     EXPECT_NE(shell(NESTOR_FREEZE " 1.0 --build build --into frozen").first, 0);

@@ -87,8 +87,7 @@ private:
             break;
         case Kind::text: {
             const auto text = theirs.as<capnp::Text>();
-            EXPECT_EQ(*static_cast<const std::string*>(at),
-                      std::string(text.begin(), text.size()))
+            EXPECT_EQ(*static_cast<const std::string*>(at), std::string(text.begin(), text.size()))
                 << path;
             break;
         }
