@@ -50,12 +50,10 @@ syscall_to_compat:
     o32 sysret
 bits 32
 compat_user:
-    mov eax, 0x50
-    inc eax
-    mov ebx, cs
-    mov ecx, ss
     pushfd
     pop esi
+    mov eax, 0x50
+    inc eax
     int V_BACK
 compat_syscall:
     syscall
