@@ -504,8 +504,11 @@ general_detect:
     nop
 .gd:
     mov rax, dr7                ; faults; GD is clear in the handler, RF lets it run
+    intel                       ; QEMU has no GD on reads
     check32 "gd.count", [db_n], 1
+    intel
     check "gd.rip", [db_rip], A(.gd)
+    intel
     checkm "gd.bd", [db_dr6], 0xe00f, 0x2000
     checkm "gd.clear_in_handler", [db_dr7], 0x2000, 0
     ret
