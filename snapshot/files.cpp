@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 #include <dirent.h>
@@ -119,7 +120,8 @@ Result<> sync_directory(const std::string& directory) {
 Result<> replace_file(const std::string& directory, const std::string& name,
                       std::span<const std::byte> bytes) {
     const std::string final_path = directory + "/" + name;
-    const std::string path = directory + "/." + name + ".tmp";
+    const std::string path =
+        directory + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
     const auto write = [&]() -> Result<> {
         const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
         if (!fd.valid()) {
@@ -218,6 +220,8 @@ Result<Reference> decode_reference(std::string_view text, std::string_view tag) 
 bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 Result<> make_store(const Layout& layout) {
+    std::error_code ignored; // what is missing then, the next call names
+    std::filesystem::create_directories(layout.root, ignored);
     TRY(make_directory(layout.root));
     TRY(make_directory(layout.packs()));
     TRY(make_directory(layout.manifests()));

@@ -2,6 +2,9 @@
 // design.md "The snapshot") and that anything that fails before the reference leaves the store as
 // it was.
 //
+// TODO(perf): a node that the store has with all below it needs no look at its pages; the parent's
+// map gives that without the index.
+//
 // Pages are digested, looked up and compressed in one pass by a few threads, each with buffers of
 // its own; what grows with the machine is 40 bytes a page. Nodes of the map follow level by level,
 // because a node holds where its children lie.

@@ -52,7 +52,7 @@ public:
 
 private:
     struct List {
-        RecordKind kind;
+        RecordKind kind = RecordKind::pages;
         std::vector<Digest> digests;
     };
     [[nodiscard]] const List& list(Location location);
