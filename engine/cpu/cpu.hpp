@@ -461,6 +461,7 @@ private:
     u64 start_count_ = 0;
     Stop stop_ = Stop::count;
     bool alone_ = false; ///< run one instruction only (restart_alone)
+    u64 cut_ = 0; ///< instructions of the running block that may execute, when it was cut
 
     u64 used_ = 0;       ///< counts used by the last run
 

@@ -19,6 +19,15 @@ namespace {
 constexpr ZydisAccessedFlagsMask arithmetic_flags = ZYDIS_CPUFLAG_CF | ZYDIS_CPUFLAG_PF | ZYDIS_CPUFLAG_AF |
                                            ZYDIS_CPUFLAG_ZF | ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_OF;
 
+const Op* op_hint(Cpu& cpu, const Op* op) { return next(cpu, op); }
+
+/// Opcodes 0F 18 to 0F 1F do nothing where the feature that gives them a meaning is absent
+/// (ENDBR64, RDSSP, MPX, CLDEMOTE...): SDM 2B, NOP, and table A-3.
+bool is_hint(const Decoded& d) {
+    return d.insn.opcode_map == ZYDIS_OPCODE_MAP_0F && d.insn.opcode >= 0x18 &&
+           d.insn.opcode <= 0x1f;
+}
+
 const Op* op_undefined(Cpu& cpu, const Op* op) { return cpu.raise(op, arch::Exception::ud); }
 
 /// Behind the last instruction of a block that does not jump: go on after it.
@@ -235,7 +244,12 @@ const Op* Decoder::ops() const { return scratch_->ops.data(); }
 namespace {
 
 void emit_one(Emit& e, const Features& features) {
-    if (!features.isa[e.d.insn.meta.isa_set] ||
+    const bool offered = features.isa[e.d.insn.meta.isa_set];
+    if (!offered && is_hint(e.d)) {
+        e.op.fn = op_hint;
+        return;
+    }
+    if (!offered ||
         !(emit_integer(e) || emit_control(e) || emit_string(e) || emit_system(e) || emit_simd(e) ||
           emit_xstate(e) || emit_x87(e))) {
         emit_undefined(e);

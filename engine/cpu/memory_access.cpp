@@ -294,7 +294,7 @@ bool Cpu::external_access(const Op* op, PendingAccess::Kind kind, u64 address, u
         answers_.clear();
         answer_next_ = 0;
     }
-    if (op->number + 1u != block->count) {
+    if (op->number + 1u != block->count && op->number + 1u != cut_) {
         outcome = Outcome::restart_alone;
         return false;
     }

@@ -187,6 +187,7 @@ Cpu::Stop Cpu::loop() {
 void Cpu::execute(Block* b, u64 cut) {
     const bool patched = cut < b->count;
     OpFn kept = nullptr;
+    cut_ = cut;
     if (cut != ~u64{0}) {
         // Withhold the rest of the budget, so that nothing chains on.
         deferred += budget - static_cast<i64>(cut);

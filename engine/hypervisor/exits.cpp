@@ -49,6 +49,9 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
     case ExitReason::xsetbv:
         emulate_xsetbv();
         break;
+    case ExitReason::cr_access:
+        emulate_write_cr8(); // the only control-register access that exits
+        break;
     case ExitReason::invd:
         complete_exit(); // there are no caches to lose
         break;
@@ -175,6 +178,17 @@ void Vcpu::Impl::emulate_xsetbv() {
     }
     cpu.s.xcr0 = value;
     cpu.update_mode();
+    complete_exit();
+}
+
+// SDM 3A 11.8.6: CR8 is TPR bits 7:4. An exit, because lowering it may let an interrupt in.
+void Vcpu::Impl::emulate_write_cr8() {
+    const u64 value = cpu.s.gpr[cpu.exit.qualification >> 8 & 15];
+    if (value >> 4 != 0) {
+        raise(Exception::gp);
+        return;
+    }
+    lapic.write_cr8(static_cast<u8>(value));
     complete_exit();
 }
 

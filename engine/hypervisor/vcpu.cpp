@@ -26,11 +26,16 @@ constexpr u32 interrupt_window = bit<u32>(2);
 constexpr u32 nmi_window = bit<u32>(22);
 constexpr u64 never = ~u64{0};
 
-/// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and I/O
-/// exit; MSRs by bitmap; secondary controls on.
+/// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and MOV
+/// to CR8 exit; MSRs by bitmap; secondary controls on. Port accesses come to L0 as PendingAccess,
+/// data included, so that it need not emulate the instruction; the I/O control is for exits to an
+/// L1.
 constexpr u32 proc_controls = cpu::proc::hlt | cpu::proc::mwait | cpu::proc::rdpmc |
-                              cpu::proc::unconditional_io | cpu::proc::msr_bitmaps |
-                              cpu::proc::monitor | bit<u32>(31);
+                              cpu::proc::msr_bitmaps | cpu::proc::monitor |
+                              cpu::proc::cr8_load | bit<u32>(31);
+
+/// vmcs01's secondary controls: RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
+constexpr u32 secondary_controls = cpu::proc2::rdtscp | cpu::proc2::invpcid | bit<u32>(20);
 
 /// MSRs that L1 reads and writes without an exit.
 constexpr auto passed_through = std::to_array<u32>({
@@ -137,11 +142,13 @@ void Vcpu::Impl::accept_sipi() {
 void Vcpu::Impl::set_controls() {
     cpu::Controls& c = cpu.controls;
     c.proc = (c.proc & (interrupt_window | nmi_window)) | proc_controls;
+    c.proc2 = secondary_controls;
     c.msr_bitmap = msr_bitmap.data();
     c.tsc_offset = msrs.tsc_offset;
     c.apic_access_page = lapic.mmio_page();
     c.cr8 = lapic.cr8();
     vmcs01.cpu_based_vm_exec_control = c.proc;
+    vmcs01.secondary_vm_exec_control = c.proc2;
     vmcs01.tsc_offset = c.tsc_offset;
     vmcs01.apic_access_addr = c.apic_access_page;
 }

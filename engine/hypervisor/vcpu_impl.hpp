@@ -39,6 +39,7 @@ struct Vcpu::Impl {
     void emulate_rdmsr();
     void emulate_rdpmc();
     void emulate_xsetbv();
+    void emulate_write_cr8();
     void emulate_monitor();
     void emulate_mwait();
     void complete_exit() { cpu.complete_instruction(cpu.exit.instruction_length); }
