@@ -16,15 +16,16 @@ struct RegionTree {
     const u8* host = nullptr;                ///< of the regions given last
     std::vector<std::vector<Digest>> nodes;
     std::vector<u64> dirty;                  ///< one word for the 64 pages of a leaf
-    std::vector<u8> stale;                   ///< leaves whose digest is out of date
+    std::vector<u8> changed;                 ///< leaves that the nodes above do not know yet
 
     [[nodiscard]] unsigned levels() const { return static_cast<unsigned>(nodes.size()) - 1; }
     [[nodiscard]] const Digest& root() const { return nodes.back()[0]; }
     [[nodiscard]] std::span<const Digest> children(unsigned level, u64 index) const;
 
-    /// Digests the dirty pages of one leaf and cleans them.
+    /// Digests the dirty pages of one leaf, cleans them and brings the leaf's own digest up to
+    /// date. Several threads may update different leaves.
     void update_leaf(u64 leaf);
-    /// Brings the digests of all nodes up to date with the pages.
+    /// Brings the digests of all nodes above the leaves up to date with them.
     void update_nodes();
 };
 

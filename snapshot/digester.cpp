@@ -35,7 +35,7 @@ RegionTree make_tree(const Region& region) {
         tree.nodes.emplace_back(map_width(tree.pages, level));
     }
     tree.dirty.resize(tree.nodes[1].size());
-    tree.stale.resize(tree.nodes[1].size());
+    tree.changed.resize(tree.nodes[1].size());
     mark_all(tree);
     return tree;
 }
@@ -49,6 +49,7 @@ std::span<const Digest> RegionTree::children(unsigned level, u64 index) const {
 }
 
 void RegionTree::update_leaf(u64 leaf) {
+    bool different = false;
     for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
         const u64 page = (leaf << fanout_shift) + static_cast<u64>(std::countr_zero(left));
         const u8* const bytes = host + (page << page_shift);
@@ -57,25 +58,30 @@ void RegionTree::update_leaf(u64 leaf) {
                                   : sha256(std::as_bytes(std::span(bytes, page_size)));
         if (nodes[0][page] != digest) {
             nodes[0][page] = digest;
-            stale[leaf] = 1;
+            different = true;
         }
     }
     dirty[leaf] = 0;
+    if (different) {
+        nodes[1][leaf] = node_digest(1, children(1, leaf));
+        changed[leaf] = 1;
+    }
 }
 
 void RegionTree::update_nodes() {
-    std::vector<u8> changed;
-    changed.swap(stale);
-    stale.assign(changed.size(), 0);
-    for (unsigned level = 1; level <= levels(); ++level) {
-        std::vector<u8> above(level < levels() ? nodes[level + 1].size() : 1);
-        for (u64 i = 0; i < changed.size(); ++i) {
-            if (changed[i] != 0) {
+    std::vector<u8> below(changed.size());
+    below.swap(changed);
+    for (unsigned level = 2; level <= levels(); ++level) {
+        std::vector<u8> here(nodes[level].size());
+        for (u64 i = 0; i < below.size(); ++i) {
+            here[i >> fanout_shift] |= below[i];
+        }
+        for (u64 i = 0; i < here.size(); ++i) {
+            if (here[i] != 0) {
                 nodes[level][i] = node_digest(level, children(level, i));
-                above[i >> fanout_shift] = 1;
             }
         }
-        changed = std::move(above);
+        below = std::move(here);
     }
 }
 

@@ -243,6 +243,7 @@ Result<> Index::catch_up(const Packs& packs) {
             next_pack_ = ids->back() + 1;
         }
     }
+    complete_ = existing.size() + 1 == next_pack_;
     for (const u32 id : existing) {
         if (std::binary_search(known.begin(), known.end(), id)) {
             continue;

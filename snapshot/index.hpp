@@ -62,6 +62,8 @@ public:
     /// Above every pack id that was ever indexed or exists.
     [[nodiscard]] u32 next_pack_id() const { return next_pack_; }
     [[nodiscard]] u64 file_size() const;
+    /// Whether every pack there ever was is still there: ids count from 1.
+    [[nodiscard]] bool complete() const { return complete_; }
 
     /// Address space for the file at first; it doubles when full. Tests make it small.
     static u64 initial_map_size;
@@ -83,6 +85,7 @@ private:
     unsigned table_ = 0;
     u64 map_size_ = 0;
     u32 next_pack_ = 1;
+    bool complete_ = true;
 };
 
 /// The digests of all items of a pack that others may refer to (pages and nodes).

@@ -2,9 +2,6 @@
 // design.md "The snapshot") and that anything that fails before the reference leaves the store as
 // it was.
 //
-// TODO(perf): a node that the store has with all below it needs no look at its pages; the parent's
-// map gives that without the index.
-//
 // Pages are digested, looked up and compressed in one pass by a few threads, each with buffers of
 // its own; what grows with the machine is 40 bytes a page. Nodes of the map follow level by level,
 // because a node holds where its children lie.
@@ -207,6 +204,7 @@ Result<> SaveJob::prepare() {
     TRY(trees_->attach(request_.regions));
     for (const RegionTree& tree : trees_->regions) {
         locations_.emplace_back(tree.pages);
+        leaves_.emplace_back(tree.nodes[1].size());
         report_.pages += tree.pages;
     }
     return {};
@@ -227,17 +225,34 @@ Result<> SaveJob::save_page(Worker& worker, std::size_t region, u64 page) {
     return worker.builder.add(digest, bytes, &where, &items_);
 }
 
-Result<> SaveJob::save_chunk(Worker& worker, std::size_t region, u64 first, u64 last) {
+Result<> SaveJob::save_leaf(Worker& worker, std::size_t region, u64 leaf) {
     RegionTree& tree = trees_->regions[region];
-    for (u64 leaf = first; leaf < last; ++leaf) {
-        tree.update_leaf(leaf);
-        const u64 begin = leaf << fanout_shift;
-        const u64 end = std::min(begin + fanout, tree.pages);
-        for (u64 page = begin; page < end; ++page) {
-            if (tree.nodes[0][page] != zero_digest) {
-                TRY(save_page(worker, region, page));
-            }
+    tree.update_leaf(leaf);
+    const Digest& digest = tree.nodes[1][leaf];
+    if (digest == zero_digest) {
+        return {};
+    }
+    // A node is written after its children, so where it is, they are; unless a pack was lost. Then
+    // nodes are all written anew, with where their children are now.
+    if (index_->complete()) {
+        leaves_[region][leaf] = TRY(worker.finder.find(RecordKind::nodes, digest));
+        if (leaves_[region][leaf] != Location{}) {
+            return {};
         }
+    }
+    const u64 begin = leaf << fanout_shift;
+    const u64 end = std::min(begin + fanout, tree.pages);
+    for (u64 page = begin; page < end; ++page) {
+        if (tree.nodes[0][page] != zero_digest) {
+            TRY(save_page(worker, region, page));
+        }
+    }
+    return {};
+}
+
+Result<> SaveJob::save_chunk(Worker& worker, std::size_t region, u64 first, u64 last) {
+    for (u64 leaf = first; leaf < last; ++leaf) {
+        TRY(save_leaf(worker, region, leaf));
     }
     return {};
 }
@@ -296,7 +311,11 @@ Result<> SaveJob::save_level(std::size_t region, unsigned level, Finder& finder,
         if (digest == zero_digest) {
             continue;
         }
-        here[i] = TRY(finder.find(RecordKind::nodes, digest));
+        if (level == 1) {
+            here[i] = leaves_[region][i];
+        } else if (index_->complete()) {
+            here[i] = TRY(finder.find(RecordKind::nodes, digest));
+        }
         if (here[i] != Location{} || !items_.claim(digest)) {
             continue;
         }
@@ -367,9 +386,7 @@ Result<> SaveJob::write_reference() {
     if (!written) {
         // It may be in place although not known to be on disk; then what it names must stay.
         const auto there = read_file(layout_.ref(request_.tag), 4096);
-        if (there && std::equal(there->begin(), there->end(), bytes.begin(), bytes.end())) {
-            writer_->keep();
-        } else {
+        if (!there || !std::equal(there->begin(), there->end(), bytes.begin(), bytes.end())) {
             ::unlink(layout_.manifest(placed_.manifest.digest).c_str());
         }
     }
@@ -386,12 +403,13 @@ Result<> SaveJob::commit() {
     }
     auto entries = items_.entries();
     TRY(index_->commit(entries, ids));
+    // From here on the packs are the store's: if the reference fails, the next save uses them.
+    writer_->keep();
     report_.index_bytes = index_->file_size();
     report_.index_ms += ms_since(start);
     const auto bytes = encode_manifest(placed_);
     TRY(replace_file(layout_.manifests(), to_hex(placed_.manifest.digest), bytes));
     TRY(write_reference());
-    writer_->keep();
     report_.commit_ms = ms_since(start);
     return {};
 }

@@ -104,6 +104,7 @@ private:
     [[nodiscard]] Result<> prepare();
     [[nodiscard]] Result<> save_pages();
     [[nodiscard]] Result<> save_chunk(Worker& worker, std::size_t region, u64 first, u64 last);
+    [[nodiscard]] Result<> save_leaf(Worker& worker, std::size_t region, u64 leaf);
     [[nodiscard]] Result<> save_page(Worker& worker, std::size_t region, u64 page);
     [[nodiscard]] Result<> save_nodes();
     [[nodiscard]] Result<> save_level(std::size_t region, unsigned level, Finder& finder,
@@ -121,6 +122,7 @@ private:
     MemoryDigester own_digester_;
     MemoryDigester::Impl* trees_ = nullptr;
     std::vector<std::vector<Location>> locations_; ///< per region and page; zero: ask items_
+    std::vector<std::vector<Location>> leaves_;    ///< per region: leaves the store has already
     NewItems items_;
     std::atomic<u64> new_pages_{0};
     PlacedManifest placed_;

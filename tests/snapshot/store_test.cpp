@@ -301,6 +301,23 @@ TEST_F(StoreTest, ALostPackIsCorruptAndDoesNotSpoilLaterSaves) {
     expect_restores("b", machine);
 }
 
+TEST_F(StoreTest, ANodeThatReferredToALostPackIsNotUsedAgain) {
+    Machine machine = mixed_machine(500, 0);
+    ASSERT_TRUE(save(store_, machine, "a"));
+    machine.fill(0, 3, 4711);
+    ASSERT_TRUE(save(store_, machine, "b"));
+    std::filesystem::remove(store_.directory() + "/packs/00000001.pack");
+    for (const bool index_too : {false, true}) {
+        if (index_too) {
+            std::filesystem::remove(store_.directory() + "/index.mdb");
+        }
+        Store fresh = make_store(store_.directory());
+        const std::string tag = index_too ? "d" : "c";
+        ASSERT_TRUE(save(fresh, machine, tag));
+        expect_restores(tag, machine);
+    }
+}
+
 TEST_F(StoreTest, OtherRegionsThanTheSnapshotsAreAUsageError) {
     const Machine machine = mixed_machine(100, 20);
     ASSERT_TRUE(save(store_, machine, "a"));
