@@ -171,7 +171,8 @@ bool check_stack_segment(const Site& site, u16 selector, u8 level, Exception vec
         return site.fault(vector, error);
     }
     if (!d.present()) {
-        return site.fault(Exception::ss, error);
+        // SDM 2 RET, IRET: #NP for the returned-to stack; #SS for gates and task switches.
+        return site.fault(vector == Exception::ts ? Exception::ss : Exception::np, error);
     }
     if (!mark_accessed(site, d)) {
         return false;

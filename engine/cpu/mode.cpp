@@ -53,15 +53,6 @@ bool data_breakpoints(u64 dr7) {
     return false;
 }
 
-bool instruction_breakpoints(u64 dr7) {
-    for (unsigned n = 0; n < 4; ++n) {
-        if (enabled(dr7, n) && condition(dr7, n) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 } // namespace
 
 TlbView view_for(const Cpu& cpu, u8 level) {
@@ -81,9 +72,9 @@ void Cpu::update_flags_mode() {
     view = view_for(*this, cpl);
     tlb = tlb_storage.view(view);
     tlb_mask = tlb_storage.slot_mask();
+    // With breakpoints of any kind, so that a trap follows its instruction and RF ends with the next.
     const bool one_at_a_time =
-        (s.rflags & (rflags::tf | rflags::rf)) != 0 ||
-        ((s.dr7 & dr7::enables) != 0 && instruction_breakpoints(s.dr7));
+        (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0;
     attention = one_at_a_time ? attention | Attention::step : attention & ~Attention::step;
 }
 

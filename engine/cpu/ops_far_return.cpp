@@ -15,7 +15,11 @@ constexpr u64 iret_always = rflags::cf | rflags::pf | rflags::af | rflags::zf | 
                             rflags::tf | rflags::df | rflags::of | rflags::nt;
 constexpr u64 wide_only = rflags::rf | rflags::ac | rflags::id;
 
+/// RF lasts for one instruction and matters only to breakpoints: without any it is dropped here.
 void set_rflags(Cpu& cpu, u64 changed, u64 values) {
+    if ((cpu.s.dr7 & dr7::enables) == 0) {
+        values &= ~rflags::rf;
+    }
     cpu.s.rflags = (cpu.rflags() & ~changed) | (values & changed) | rflags::fixed1;
     cpu.lazy.kind = FlagKind::eager;
 }

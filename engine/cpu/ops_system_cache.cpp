@@ -94,12 +94,10 @@ const Op* op_pause(Cpu& cpu, const Op* op) {
     return cpu.leave(op);
 }
 
+/// The address is found before the exit, whose guest_physical names it for L0.
 const Op* op_monitor(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
-    }
-    if ((cpu.controls.proc & proc::monitor) != 0) {
-        return cpu.vm_exit(op, ExitReason::monitor);
     }
     const u64 extensions = cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
     if (extensions != 0) {
@@ -113,6 +111,12 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, cpu.load_slow(op, address, &byte, 1, segment));
     Translation t;
     NESTOR_OR_STOP(cpu, op, cpu.translate(address, Access::read, false, false, t));
+    if ((cpu.controls.proc & proc::monitor) != 0) {
+        cpu.vm_exit(op, ExitReason::monitor);
+        cpu.exit.guest_linear = address;
+        cpu.exit.guest_physical = t.physical;
+        return nullptr;
+    }
     cpu.s.monitor_armed = true;
     cpu.s.monitor_address = t.physical & ~u64{63};
     return op;

@@ -48,12 +48,13 @@ const Op* op_syscall(Cpu& cpu, const Op* op) {
     cpu.materialize_flags();
     cpu.gpr(Gpr::rcx) = cpu.next_rip(op);
     cpu.gpr(Gpr::r11) = cpu.s.rflags & ~rflags::rf;
+    const bool stepping = (cpu.s.rflags & rflags::tf) != 0;
     cpu.s.rflags &= ~(cpu.s.fmask | rflags::rf);
     cpu.s.rflags |= rflags::fixed1;
     const u16 selector = static_cast<u16>(cpu.s.star >> 32);
     load(cpu, selector, static_cast<u16>((selector & 0xfffc) + 8), 0, true);
     // The trap of an instruction that clears TF is discarded.
-    cpu.suppress_trap = (cpu.s.rflags & rflags::tf) == 0;
+    cpu.suppress_trap = stepping && (cpu.s.rflags & rflags::tf) == 0;
     return finish(cpu, op, cpu.s.lstar);
 }
 

@@ -12,6 +12,9 @@ namespace {
 
 Seg seg_of(const Op* op) { return static_cast<Seg>(op->aux & 7); }
 
+/// A load of SS inhibits the single-step trap behind it too (SDM 3A 6.8.3).
+void inhibit_trap(Cpu& cpu) { cpu.suppress_trap = (cpu.s.rflags & rflags::tf) != 0; }
+
 /// After a segment register changed.
 const Op* after_load(Cpu& cpu, const Op* op, Seg which) {
     if (which >= Seg::fs) {
@@ -34,7 +37,7 @@ const Op* load_segment(Cpu& cpu, const Op* op, Seg which, u16 selector) {
     const u64 following = cpu.next_rip(op);
     cpu.update_mode();
     cpu.set_shadow(true);
-    cpu.suppress_trap = true; // SDM 3A 6.8.3: a single-step trap is inhibited too
+    inhibit_trap(cpu);
     return cpu.leave_to(op, following);
 }
 
@@ -92,7 +95,7 @@ const Op* op_pop_seg(Cpu& cpu, const Op* op) {
     const u64 following = cpu.next_rip(op);
     cpu.update_mode();
     cpu.set_shadow(true);
-    cpu.suppress_trap = true;
+    inhibit_trap(cpu);
     return cpu.leave_to(op, following);
 }
 

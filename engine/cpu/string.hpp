@@ -46,8 +46,10 @@ inline const Op* finish_repeat(Cpu& cpu, const Op* op, Progress p) {
     }
     cpu.budget += 1;
     if (p.ended) {
+        cpu.s.rflags &= ~arch::rflags::rf;
         return next(cpu, op);
     }
+    cpu.s.rflags |= arch::rflags::rf; // after any iteration but the last (SDM 3B 17.3.1.1)
     return cpu.leave_to(op, cpu.rip_of(op));
 }
 

@@ -158,6 +158,9 @@ bool Switch::load_registers() {
     s.rip = get(new_, layout_.eip, layout_.width);
     s.cr0 |= cr0::ts;
     s.dr7 &= ~u64{0x155}; // L0..L3 and LE (SDM 3B 17.2.4)
+    if ((s.dr7 & dr7::enables) == 0) {
+        s.rflags &= ~rflags::rf; // as IRET does: matters only to breakpoints
+    }
     s.tr = make_segment(tss_, selector_);
     s.tr.attributes |= system_type::busy;
     // Until its descriptor has been checked, a register holds the selector only.
