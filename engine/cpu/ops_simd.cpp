@@ -30,26 +30,13 @@ bool has_class(const Emit& e, ZydisRegisterClass c) {
     return false;
 }
 
-bool is_simd(const Emit& e) {
-    const auto& insn = e.d.insn;
-    if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !is_vex(e)) {
-        return false;
-    }
-    for (unsigned i = 0; i < insn.operand_count_visible; ++i) {
-        if (is_vector(reg_class(e.operand(i)))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /// The worst of the units an instruction needs (SDM 3A 13.1, SDM 2A 2.6).
 UnitState unit_state(const Emit& e) {
     if (is_vex(e)) {
         return e.mode.unit(Mode::avx_shift);
     }
     const bool mmx = has_class(e, ZYDIS_REGCLASS_MMX);
-    const bool xmm = has_class(e, ZYDIS_REGCLASS_XMM);
+    const bool xmm = !mmx || has_class(e, ZYDIS_REGCLASS_XMM);
     const UnitState a = mmx ? e.mode.unit(Mode::mmx_shift) : UnitState::ok;
     const UnitState b = xmm ? e.mode.unit(Mode::sse_shift) : UnitState::ok;
     if (a == UnitState::ud || b == UnitState::ud) {
@@ -79,6 +66,19 @@ bool uses_mxcsr(const Emit& e) {
     default:
         return false;
     }
+}
+
+bool is_simd(const Emit& e) {
+    const auto& insn = e.d.insn;
+    if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !is_vex(e)) {
+        return false;
+    }
+    for (unsigned i = 0; i < insn.operand_count_visible; ++i) {
+        if (is_vector(reg_class(e.operand(i)))) {
+            return true;
+        }
+    }
+    return uses_mxcsr(e); // CVTSD2SI and its kin from memory name no vector register
 }
 
 /// Whether a misaligned memory operand of `size` bytes is #GP(0) (SDM 2A tables 2-18 to 2-23).
@@ -206,7 +206,7 @@ bool width_bit(const Emit& e, const ThunkSpec& spec) {
     }
     const bool general = spec.reg.kind == ThunkOperand::gpr || spec.rm.kind == ThunkOperand::gpr ||
                          e.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SD ||
-                         e.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SS;
+                         e.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SS || spec.lengths_in;
     return insn.raw.vex.W != 0 && (e.mode.is64() || !general);
 }
 
@@ -223,13 +223,13 @@ u8 modrm_of(const Emit& e, const ThunkSpec& spec) {
 }
 
 /// Encodes the instruction on the thunk's registers.
-void encode(const Emit& e, ThunkSpec& spec) {
+void encode(const Emit& e, ThunkSpec& spec, unsigned memory_size) {
     const auto& insn = e.d.insn;
     const auto put = [&](unsigned byte) { spec.bytes[spec.length++] = static_cast<u8>(byte); };
     const unsigned map = static_cast<unsigned>(insn.opcode_map); // 1 0F, 2 0F38, 3 0F3A
     if (spec.vex) {
-        const auto wide = [](const ThunkSpec::Role& r) { return r.kind == ThunkOperand::ymm; };
-        const bool l = wide(spec.reg) || wide(spec.rm) || wide(spec.third);
+        // Forms that ignore VEX.L get L = 0.
+        const bool l = has_class(e, ZYDIS_REGCLASS_YMM) || memory_size == 32;
         const unsigned vvvv = spec.third.kind == ThunkOperand::none ? 0 : thunk_reg::third;
         put(0xc4);
         put(0xe0 | map);
@@ -264,7 +264,7 @@ void emit_thunk(Emit& e) {
     spec.vex = is_vex(e);
     spec.mxcsr = uses_mxcsr(e);
     take_operands(e, spec, attributes);
-    encode(e, spec);
+    encode(e, spec, attributes & attr::size);
 
     const bool mmx = has_class(e, ZYDIS_REGCLASS_MMX);
     const bool memory = spec.rm.kind == ThunkOperand::memory;

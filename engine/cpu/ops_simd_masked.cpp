@@ -2,7 +2,7 @@
 // VMASKMOV, VPMASKMOV; SDM 2B MASKMOVDQU, MASKMOVQ).
 //
 // A gather that faults has done the elements before: they are in the destination and their mask is
-// clear. Where the machine has to fetch a page first, nothing has happened yet and the whole
+// clear; the other mask elements are as they were. Where the machine has to fetch a page first, nothing has happened yet and the whole
 // instruction starts again. Stores check all enabled elements before they write one. With no
 // element enabled there is no access and no fault.
 #include <cstring>
@@ -71,32 +71,23 @@ template <class Data, class Index>
     std::memcpy(&index, at(cpu, static_cast<u8>(imm)), sizeof index);
     bool done = true;
     for (unsigned i = 0; i < count && done; ++i) {
-        if (!enabled(mask.e[i])) {
-            continue;
+        if (enabled(mask.e[i])) {
+            const i64 element = std::make_signed_t<Index>(index.e[i]);
+            Data value;
+            done = load_element(cpu, op, static_cast<u64>(element) << (imm >> 8 & 3), value);
+            data.e[i] = done ? value : data.e[i];
         }
-        const i64 element = std::make_signed_t<Index>(index.e[i]);
-        Data value;
-        done = load_element(cpu, op, static_cast<u64>(element) << (imm >> 8 & 3), value);
-        if (done) {
-            data.e[i] = value;
-            mask.e[i] = 0;
-        }
+        mask.e[i] = done ? Data{0} : mask.e[i];
     }
     if (!done && cpu.outcome != Outcome::fault && cpu.outcome != Outcome::vm_exit &&
         cpu.outcome != Outcome::access) {
         return false;
     }
-    const unsigned used = count * static_cast<unsigned>(sizeof(Data));
     if (done) {
+        const unsigned used = count * static_cast<unsigned>(sizeof(Data));
         std::memset(&mask, 0, sizeof mask);
-    } else {
-        // The mask is widened to whole elements before the first access.
-        for (unsigned i = 0; i < count; ++i) {
-            mask.e[i] = enabled(mask.e[i]) ? static_cast<Data>(~Data{0}) : Data{0};
-        }
-        std::memset(reinterpret_cast<u8*>(&mask) + used, 0, sizeof mask - used);
+        std::memset(reinterpret_cast<u8*>(&data) + used, 0, sizeof data - used);
     }
-    std::memset(reinterpret_cast<u8*>(&data) + used, 0, sizeof data - used);
     std::memcpy(at(cpu, op->dst), &data, sizeof data);
     std::memcpy(at(cpu, op->src), &mask, sizeof mask);
     return done;

@@ -99,14 +99,14 @@ bool raise_xm(Cpu& cpu, u32 raised, u32 unmasked) {
     u32 control = host_mxcsr | (guest & control_bits);
     control &= (unmasked & underflow_flag) != 0 ? ~flush_to_zero : ~u32{0};
     _mm_setcsr(control);
-    u32 raised = static_cast<u32>(call(op, o, unmasked)) & exception_flags;
+    const u32 forbidden = find_tiny ? 0 : unmasked;
+    u32 raised = static_cast<u32>(call(op, o, forbidden)) & exception_flags;
     _mm_setcsr(host_mxcsr);
+    if (find_tiny && tiny_result(a, result.bytes)) {
+        raised |= underflow_flag;
+    }
     if (find_tiny && (raised & unmasked) == 0) {
-        if (tiny_result(a, result.bytes)) {
-            raised |= underflow_flag;
-        } else {
-            std::memcpy(home, result.bytes, size);
-        }
+        std::memcpy(home, result.bytes, size);
     }
     if ((raised & unmasked) != 0) {
         return raise_xm(cpu, raised, unmasked);
