@@ -13,10 +13,10 @@ namespace nestor::snapshot {
 struct RegionTree {
     Gpa start;
     u64 pages = 0;
-    const u8* host = nullptr;                ///< of the regions given last
+    const u8* host = nullptr; ///< of the regions given last
     std::vector<std::vector<Digest>> nodes;
-    std::vector<u64> dirty;                  ///< one word for the 64 pages of a leaf
-    std::vector<u8> changed;                 ///< leaves that the nodes above do not know yet
+    std::vector<u64> dirty;  ///< one word for the 64 pages of a leaf
+    std::vector<u8> changed; ///< leaves that the nodes above do not know yet
 
     [[nodiscard]] unsigned levels() const { return static_cast<unsigned>(nodes.size()) - 1; }
     [[nodiscard]] const Digest& root() const { return nodes.back()[0]; }

@@ -53,9 +53,8 @@ void RegionTree::update_leaf(u64 leaf) {
     for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
         const u64 page = (leaf << fanout_shift) + static_cast<u64>(std::countr_zero(left));
         const u8* const bytes = host + (page << page_shift);
-        const Digest digest = is_zero_page(bytes)
-                                  ? zero_digest
-                                  : sha256(std::as_bytes(std::span(bytes, page_size)));
+        const Digest digest =
+            is_zero_page(bytes) ? zero_digest : sha256(std::as_bytes(std::span(bytes, page_size)));
         if (nodes[0][page] != digest) {
             nodes[0][page] = digest;
             different = true;
@@ -147,15 +146,14 @@ Result<Digest> MemoryDigester::root(std::span<const Region> regions, unsigned th
             dirty += static_cast<u64>(std::popcount(word));
         }
         const u64 chunks = (tree.dirty.size() + leaves_per_chunk - 1) / leaves_per_chunk;
-        TRY(parallel_chunks(chunks, dirty < parallel_threshold ? 1 : threads,
-                            [&](unsigned, u64 chunk) -> Result<> {
-                                const u64 end = std::min<u64>((chunk + 1) * leaves_per_chunk,
-                                                              tree.dirty.size());
-                                for (u64 i = chunk * leaves_per_chunk; i < end; ++i) {
-                                    tree.update_leaf(i);
-                                }
-                                return {};
-                            }));
+        TRY(parallel_chunks(
+            chunks, dirty < parallel_threshold ? 1 : threads, [&](unsigned, u64 chunk) -> Result<> {
+                const u64 end = std::min<u64>((chunk + 1) * leaves_per_chunk, tree.dirty.size());
+                for (u64 i = chunk * leaves_per_chunk; i < end; ++i) {
+                    tree.update_leaf(i);
+                }
+                return {};
+            }));
         tree.update_nodes();
     }
     return map_root(impl_->entries());

@@ -45,8 +45,7 @@ std::optional<std::string_view> open_text(std::string_view text) {
         return std::nullopt;
     }
     const std::string_view body = text.substr(0, text.size() - tail);
-    const std::string expected =
-        std::string(digest_line) + to_hex(sha256(text_bytes(body))) + "\n";
+    const std::string expected = std::string(digest_line) + to_hex(sha256(text_bytes(body))) + "\n";
     if (text.substr(body.size()) != expected) {
         return std::nullopt;
     }
@@ -120,8 +119,7 @@ Result<> sync_directory(const std::string& directory) {
 Result<> replace_file(const std::string& directory, const std::string& name,
                       std::span<const std::byte> bytes) {
     const std::string final_path = directory + "/" + name;
-    const std::string path =
-        directory + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
+    const std::string path = directory + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
     const auto write = [&]() -> Result<> {
         const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
         if (!fd.valid()) {
@@ -205,8 +203,8 @@ Result<Reference> decode_reference(std::string_view text, std::string_view tag) 
         return fail(ErrorCode::incompatible,
                     "reference " + std::string(tag) + ": written by a newer version");
     }
-    const std::string start = std::string(reference_line) + "tag " + std::string(tag) +
-                              "\nmanifest ";
+    const std::string start =
+        std::string(reference_line) + "tag " + std::string(tag) + "\nmanifest ";
     if (!body->starts_with(start) || body->size() != start.size() + 65) {
         return damaged();
     }
@@ -237,8 +235,7 @@ Result<> check_store_file(const Layout& layout) {
         return fail(ErrorCode::corrupt, layout.store_file() + ": it is damaged");
     }
     if (*body != store_line) {
-        return fail(ErrorCode::incompatible,
-                    layout.store_file() + ": written by a newer version");
+        return fail(ErrorCode::incompatible, layout.store_file() + ": written by a newer version");
     }
     return {};
 }

@@ -1,6 +1,6 @@
-// Reads all of a store and compares all of it with its digests. Owns: the list of what can be wrong.
-// Every byte of packs, manifests and references is covered by some digest; of the index, what LMDB
-// reaches is walked and each answer it gives is compared with the packs.
+// Reads all of a store and compares all of it with its digests. Owns: the list of what can be
+// wrong. Every byte of packs, manifests and references is covered by some digest; of the index,
+// what LMDB reaches is walked and each answer it gives is compared with the packs.
 #include <set>
 
 #include "snapshot/format.hpp"
@@ -115,9 +115,7 @@ private:
         }
     }
 
-    Result<> verify(const std::string& tag) {
-        return verify_memory(*TRY(store_.load(tag)), 2, {});
-    }
+    Result<> verify(const std::string& tag) { return verify_memory(*TRY(store_.load(tag)), 2, {}); }
 
     const Layout& layout_;
     const Store::Impl& store_;

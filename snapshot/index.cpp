@@ -33,7 +33,7 @@ MDB_txn* txn(void* p) { return static_cast<MDB_txn*>(p); }
 
 Failure fail_lmdb(const std::string& what, int code) {
     return fail(code == MDB_CORRUPTED || code == MDB_PAGE_NOTFOUND ? ErrorCode::corrupt
-                                                                  : ErrorCode::failed,
+                                                                   : ErrorCode::failed,
                 what + ": " + mdb_strerror(code));
 }
 
@@ -47,7 +47,7 @@ MDB_val value_of(const void* data, std::size_t size) { return {size, const_cast<
 /// Walks an existing file. Missing is fine, empty too: LMDB makes it then.
 Result<> check_file(const std::string& path) {
     const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat info {};
+    struct stat info{};
     if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || info.st_size == 0) {
         return {};
     }
@@ -63,7 +63,7 @@ Result<> check_file(const std::string& path) {
 
 bool disk_is_full(const std::string& path) {
     constexpr u64 enough = u64{1} << 20; // bytes; one write of LMDB is at most that
-    struct statvfs info {};
+    struct statvfs info{};
     return ::statvfs(path.c_str(), &info) == 0 && u64{info.f_bavail} * info.f_frsize < enough;
 }
 
@@ -144,7 +144,7 @@ Result<> Index::open_environment() {
         return fail_lmdb("opening the index", code);
     }
     env_ = environment;
-    struct stat info {};
+    struct stat info{};
     const u64 size = ::stat(path_.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
     map_size_ = std::max(initial_map_size, std::bit_ceil(2 * size));
     code = mdb_env_set_mapsize(environment, map_size_);
@@ -166,9 +166,9 @@ Result<> Index::open_environment() {
     return code == 0 ? Result<>{} : fail_lmdb("opening " + path_, code);
 }
 
-Result<> Index::scan(std::span<const u8> first,
-                     const std::function<bool(std::span<const u8> key,
-                                              std::span<const u8> value)>& each) const {
+Result<> Index::scan(
+    std::span<const u8> first,
+    const std::function<bool(std::span<const u8> key, std::span<const u8> value)>& each) const {
     Transaction transaction;
     int code = transaction.begin(env(env_), MDB_RDONLY);
     MDB_cursor* cursor = nullptr;
@@ -303,9 +303,9 @@ Result<> Index::try_commit(const std::vector<IndexEntry>& entries, const std::ve
 Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>& packs) {
     std::sort(entries.begin(), entries.end(),
               [](const IndexEntry& a, const IndexEntry& b) { return a.digest < b.digest; });
-    const auto same = std::unique(
-        entries.begin(), entries.end(),
-        [](const IndexEntry& a, const IndexEntry& b) { return a.digest == b.digest; });
+    const auto same =
+        std::unique(entries.begin(), entries.end(),
+                    [](const IndexEntry& a, const IndexEntry& b) { return a.digest == b.digest; });
     entries.erase(same, entries.end());
     bool full = true;
     while (true) {
@@ -326,7 +326,7 @@ Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>&
 }
 
 u64 Index::file_size() const {
-    struct stat info {};
+    struct stat info{};
     return ::stat(path_.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
 }
 

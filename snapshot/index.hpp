@@ -51,8 +51,7 @@ public:
 
     /// Adds entries and notes these packs as indexed, durably, all or nothing. Entries that are
     /// there already are replaced. Sorts `entries`. No View may exist.
-    [[nodiscard]] Result<> commit(std::vector<IndexEntry>& entries,
-                                  const std::vector<u32>& packs);
+    [[nodiscard]] Result<> commit(std::vector<IndexEntry>& entries, const std::vector<u32>& packs);
 
     /// Walks the file, then asks `right` about every entry. Corrupt where either finds something,
     /// fine where there is none. The caller holds the writer lock.
@@ -76,9 +75,9 @@ private:
                                       const std::vector<u32>& packs, bool& full);
     [[nodiscard]] Result<std::vector<u32>> indexed_packs() const;
     /// Calls `each` with every key and value from `first` on, until it returns false.
-    [[nodiscard]] Result<> scan(std::span<const u8> first,
-                                const std::function<bool(std::span<const u8> key,
-                                                         std::span<const u8> value)>& each) const;
+    [[nodiscard]] Result<>
+    scan(std::span<const u8> first,
+         const std::function<bool(std::span<const u8> key, std::span<const u8> value)>& each) const;
 
     std::string path_;
     void* env_ = nullptr; // MDB_env

@@ -117,8 +117,8 @@ private:
         return fail(ErrorCode::corrupt, std::string("the index is damaged: ") + what);
     }
     static Failure bad_at(const char* what, u64 page) {
-        return fail(ErrorCode::corrupt, std::string("the index is damaged: ") + what +
-                                            " in page " + std::to_string(page));
+        return fail(ErrorCode::corrupt, std::string("the index is damaged: ") + what + " in page " +
+                                            std::to_string(page));
     }
     [[nodiscard]] Bytes page(u64 number) const {
         return file_.subspan(number * lmdb_page, lmdb_page);
@@ -127,12 +127,12 @@ private:
     Result<> read_meta(u64 number, Meta& meta) const {
         const auto header = load_at<PageHeader>(page(number), 0);
         meta = load_at<Meta>(page(number), sizeof(PageHeader));
-        const bool sane =
-            header.number == number && header.flags == flag_meta && meta.magic == meta_magic &&
-            meta.version == meta_version && meta.free.pad == lmdb_page && meta.address == 0 &&
-            meta.map_size % lmdb_page == 0 && meta.map_size <= u64{1} << 46 &&
-            meta.free.flags == free_flags && meta.main.flags == 0 && meta.last_page >= 1 &&
-            meta.last_page < meta.map_size / lmdb_page;
+        const bool sane = header.number == number && header.flags == flag_meta &&
+                          meta.magic == meta_magic && meta.version == meta_version &&
+                          meta.free.pad == lmdb_page && meta.address == 0 &&
+                          meta.map_size % lmdb_page == 0 && meta.map_size <= u64{1} << 46 &&
+                          meta.free.flags == free_flags && meta.main.flags == 0 &&
+                          meta.last_page >= 1 && meta.last_page < meta.map_size / lmdb_page;
         return sane ? Result<>{} : bad_at("the description is wrong", number);
     }
 

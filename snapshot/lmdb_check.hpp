@@ -9,9 +9,9 @@
 namespace nestor::snapshot {
 
 /// Walks both meta pages and every page that the newer one reaches, and compares all that LMDB 0.9
-/// relies on without looking: page kinds and numbers, bounds, node offsets and sizes, order of keys,
-/// depth, totals, and that no page is used twice or both used and free. Corrupt where something
-/// disagrees. Reads each page once: about 2 us a page.
+/// relies on without looking: page kinds and numbers, bounds, node offsets and sizes, order of
+/// keys, depth, totals, and that no page is used twice or both used and free. Corrupt where
+/// something disagrees. Reads each page once: about 2 us a page.
 ///
 /// For files with one unnamed table and no duplicate keys, which is what the index is.
 [[nodiscard]] Result<> check_lmdb(std::span<const std::byte> file);

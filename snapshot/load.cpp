@@ -109,8 +109,8 @@ private:
                 break;
             }
             const u64 count = std::min(u64{1} << (fanout_shift * level), pages - first);
-            TRY(split(nodes, {window.region, level, index, count, node.locations[i],
-                              node.digests[i]}));
+            TRY(split(nodes,
+                      {window.region, level, index, count, node.locations[i], node.digests[i]}));
         }
         return {};
     }
@@ -161,8 +161,7 @@ private:
         for (u64 i = 0; i < fanout; ++i) {
             const u64 leaf = (window.index << fanout_shift) + i;
             if (leaf < leaves) {
-                TRY(collect_leaf(worker, window.region, leaf, node.locations[i],
-                                 node.digests[i]));
+                TRY(collect_leaf(worker, window.region, leaf, node.locations[i], node.digests[i]));
             }
         }
         return {};
@@ -237,18 +236,16 @@ Result<std::span<const std::byte>> RecordCache::item(Location location) {
 Result<> read_node(RecordCache& cache, Location location, const Digest& digest, u64 pages,
                    unsigned level, u64 index, MapNode& into) {
     const auto bytes = TRY(cache.item(location));
-    const u64 children =
-        std::min(fanout, map_width(pages, level - 1) - (index << fanout_shift));
+    const u64 children = std::min(fanout, map_width(pages, level - 1) - (index << fanout_shift));
     TRY(decode_node(bytes, digest, level, children, into), to_string(location));
     return {};
 }
 
-Result<std::span<const std::byte, page_size>>
-read_page(RecordCache& cache, Location location, const Digest& digest) {
+Result<std::span<const std::byte, page_size>> read_page(RecordCache& cache, Location location,
+                                                        const Digest& digest) {
     const auto bytes = TRY(cache.item(location));
     if (bytes.size() != page_size || sha256(bytes) != digest) {
-        return fail(ErrorCode::corrupt,
-                    to_string(location) + ": the page does not have its digest",
+        return fail(ErrorCode::corrupt, to_string(location) + ": the page does not have its digest",
                     "check the store with vm store fsck; another copy may still be whole");
     }
     return std::span<const std::byte, page_size>(bytes);

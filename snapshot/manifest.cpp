@@ -8,9 +8,9 @@
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 
-#include "snapshot/snapshot.capnp.h"
 #include "snapshot/format.hpp"
 #include "snapshot/memory_map.hpp"
+#include "snapshot/snapshot.capnp.h"
 
 namespace nestor::snapshot {
 
@@ -152,9 +152,9 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     Manifest manifest;
     manifest.format = m.getFormat();
     if (manifest.format != format_version) {
-        return fail(ErrorCode::incompatible,
-                    "manifest: format " + std::to_string(manifest.format) +
-                        "; this version knows format " + std::to_string(format_version));
+        return fail(ErrorCode::incompatible, "manifest: format " + std::to_string(manifest.format) +
+                                                 "; this version knows format " +
+                                                 std::to_string(format_version));
     }
     if (m.getTier() > schema::Tier::CLONE) {
         return fail(ErrorCode::incompatible, "manifest: tier: written by a newer version");

@@ -97,9 +97,8 @@ Result<std::vector<std::size_t>> order_regions(std::span<const Extent> extents) 
         }
         order[i] = i;
     }
-    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-        return extents[a].start < extents[b].start;
-    });
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return extents[a].start < extents[b].start; });
     for (std::size_t i = 1; i < order.size(); ++i) {
         const Extent& before = extents[order[i - 1]];
         if (extents[order[i]].start - before.start < before.size) {

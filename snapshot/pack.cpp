@@ -146,7 +146,7 @@ Result<std::unique_ptr<const Pack>> Pack::open(const std::string& path, u32 id) 
         }
         return fail_errno("opening " + path, errno);
     }
-    struct stat info {};
+    struct stat info{};
     if (::fstat(pack->fd_.get(), &info) != 0) {
         return fail_errno("reading the size of " + path, errno);
     }

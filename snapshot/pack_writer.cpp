@@ -34,12 +34,10 @@ Result<std::span<const std::byte>> RecordEncoder::encode(RecordKind kind,
     CHECK(!raw.empty() && raw.size() <= max_raw_size, {raw.size()});
     const std::size_t payload = record_head + items.size() * item_size;
     out_.resize(payload + ZSTD_compressBound(raw.size()));
-    std::size_t stored =
-        ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(context_), out_.data() + payload,
-                          out_.size() - payload, raw.data(), raw.size(), 1);
+    std::size_t stored = ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(context_), out_.data() + payload,
+                                           out_.size() - payload, raw.data(), raw.size(), 1);
     if (ZSTD_isError(stored) != 0) {
-        return fail(ErrorCode::failed,
-                    std::string("compressing: ") + ZSTD_getErrorName(stored));
+        return fail(ErrorCode::failed, std::string("compressing: ") + ZSTD_getErrorName(stored));
     }
     u32 encoding = encoding_zstd;
     if (stored >= raw.size()) {

@@ -87,8 +87,8 @@ Result<std::span<const std::byte, page_size>> PageReader::page(Gfn gfn) {
         }
         return *bytes;
     }
-    return fail(ErrorCode::usage, "page " + std::to_string(gfn.value()) +
-                                      " is not part of the snapshot's memory");
+    return fail(ErrorCode::usage,
+                "page " + std::to_string(gfn.value()) + " is not part of the snapshot's memory");
 }
 
 Result<> PageReader::read(Gfn gfn, std::span<std::byte, page_size> into) {

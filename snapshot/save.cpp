@@ -8,15 +8,13 @@
 #include "snapshot/save.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
-#include <cstring>
 
 #include <unistd.h>
 
 #include "src/base/check.hpp"
 
-#include "snapshot/format.hpp"
+#include "snapshot/parallel.hpp"
 
 namespace nestor::snapshot {
 
@@ -26,7 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t extent_payload = 64u << 10;
 constexpr u64 leaves_per_chunk = 4;
-constexpr std::size_t max_lists = 4096;
 
 double ms_since(Clock::time_point& start) {
     const auto now = Clock::now();
@@ -43,107 +40,6 @@ std::string host_name() {
 } // namespace
 
 u64 SaveJob::pack_limit = u64{256} << 20;
-
-std::size_t NewItems::Hash::operator()(const Digest& digest) const {
-    std::size_t value;
-    std::memcpy(&value, digest.bytes.data() + 8, sizeof(value));
-    return value;
-}
-
-bool NewItems::claim(const Digest& digest) {
-    Shard& s = shard(digest);
-    const std::scoped_lock lock(s.mutex);
-    return s.map.try_emplace(digest).second;
-}
-
-void NewItems::placed(const Digest& digest, Location location) {
-    Shard& s = shard(digest);
-    const std::scoped_lock lock(s.mutex);
-    s.map[digest] = location;
-}
-
-Location NewItems::find(const Digest& digest) {
-    Shard& s = shard(digest);
-    const std::scoped_lock lock(s.mutex);
-    const auto found = s.map.find(digest);
-    return found == s.map.end() ? Location{} : found->second;
-}
-
-std::vector<IndexEntry> NewItems::entries() const {
-    std::vector<IndexEntry> entries;
-    for (const Shard& s : shards_) {
-        for (const auto& [digest, location] : s.map) {
-            entries.push_back({digest, location});
-        }
-    }
-    return entries;
-}
-
-const Finder::List& Finder::list(Location location) {
-    if (lists_.size() > max_lists) {
-        lists_.clear();
-    }
-    const auto [at, fresh] = lists_.try_emplace(location.extent());
-    List& list = at->second;
-    if (!fresh || missing_packs_.contains(location.pack())) {
-        return list;
-    }
-    const auto pack = packs_.get(location.pack());
-    if (!pack) {
-        missing_packs_.insert(location.pack());
-        return list;
-    }
-    if ((*pack)->read_items(location.record(), buffer_)) {
-        list.kind = buffer_.kind();
-        for (const Item& item : buffer_.items()) {
-            list.digests.push_back(item.digest);
-        }
-    }
-    return list;
-}
-
-Result<Location> Finder::find(RecordKind kind, const Digest& digest) {
-    const auto location = TRY(view_->find(digest));
-    if (!location) {
-        return Location{};
-    }
-    const List& items = list(*location);
-    const bool right = location->slot() < items.digests.size() && items.kind == kind &&
-                       items.digests[location->slot()] == digest;
-    return right ? *location : Location{};
-}
-
-Result<> RecordBuilder::add(const Digest& digest, std::span<const std::byte> bytes,
-                            Location* where, NewItems* items) {
-    if (!raw_.empty() &&
-        (raw_.size() + bytes.size() > payload_ || list_.size() > Location::max_slot)) {
-        TRY(flush());
-    }
-    raw_.insert(raw_.end(), bytes.begin(), bytes.end());
-    list_.push_back({digest, static_cast<u32>(bytes.size())});
-    targets_.emplace_back(where, items);
-    return {};
-}
-
-Result<> RecordBuilder::flush() {
-    if (list_.empty()) {
-        return {};
-    }
-    const auto record = TRY(encoder_.encode(kind_, list_, raw_));
-    const Location base = TRY(writer_.append(record));
-    for (u32 slot = 0; slot < list_.size(); ++slot) {
-        const Location location(base.pack(), base.record(), slot);
-        const auto [where, items] = targets_[slot];
-        *where = location;
-        if (items != nullptr) {
-            items->placed(list_[slot].digest, location);
-        }
-    }
-    raw_.clear();
-    list_.clear();
-    targets_.clear();
-    return {};
-}
 
 struct SaveJob::Worker {
     Finder finder;
@@ -325,8 +221,7 @@ Result<> SaveJob::save_level(std::size_t region, unsigned level, Finder& finder,
             if (children[c] != zero_digest) {
                 node.mask |= u64{1} << c;
                 node.digests[c] = children[c];
-                node.locations[c] =
-                    TRY(place(children[c], below[(i << fanout_shift) + c]));
+                node.locations[c] = TRY(place(children[c], below[(i << fanout_shift) + c]));
             }
         }
         bytes.clear();
@@ -372,15 +267,13 @@ Result<> SaveJob::save_units() {
         }
     }
     TRY(builder.flush());
-    placed_.manifest.machine_digest =
-        machine_digest(placed_.manifest.contract, placed_.manifest.units,
-                       placed_.manifest.memory_root);
+    placed_.manifest.machine_digest = machine_digest(
+        placed_.manifest.contract, placed_.manifest.units, placed_.manifest.memory_root);
     return {};
 }
 
 Result<> SaveJob::write_reference() {
-    const std::string text =
-        encode_reference({request_.tag, placed_.manifest.digest});
+    const std::string text = encode_reference({request_.tag, placed_.manifest.digest});
     const auto bytes = std::as_bytes(std::span(text));
     Result<> written = replace_file(layout_.refs(), request_.tag, bytes);
     if (!written) {

@@ -166,16 +166,16 @@ struct SaveReport {
     Digest manifest;
     Digest machine_digest;
     Digest memory_root;
-    u64 pages = 0;        ///< all pages of the machine
-    u64 zero_pages = 0;   ///< of these, what is zero
-    u64 new_pages = 0;    ///< what the store did not have yet
+    u64 pages = 0;         ///< all pages of the machine
+    u64 zero_pages = 0;    ///< of these, what is zero
+    u64 new_pages = 0;     ///< what the store did not have yet
     u64 bytes_written = 0; ///< to packs: extents, map nodes, units
-    u64 index_bytes = 0;  ///< size of the index file afterwards
-    double pages_ms = 0;  ///< digesting, looking up, compressing, writing
-    double map_ms = 0;    ///< map nodes and units
-    double sync_ms = 0;   ///< until the packs are on disk
-    double index_ms = 0;  ///< opening, checking and committing the index
-    double commit_ms = 0; ///< manifest and reference
+    u64 index_bytes = 0;   ///< size of the index file afterwards
+    double pages_ms = 0;   ///< digesting, looking up, compressing, writing
+    double map_ms = 0;     ///< map nodes and units
+    double sync_ms = 0;    ///< until the packs are on disk
+    double index_ms = 0;   ///< opening, checking and committing the index
+    double commit_ms = 0;  ///< manifest and reference
     double total_ms = 0;
 };
 
@@ -247,7 +247,7 @@ struct StoreStat {
     u64 packs = 0;
     u64 pack_bytes = 0;
     u64 extents = 0;
-    u64 pages = 0;      ///< distinct pages held
+    u64 pages = 0; ///< distinct pages held
     u64 map_nodes = 0;
     u64 index_bytes = 0;
     u64 manifest_bytes = 0;

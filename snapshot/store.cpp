@@ -23,7 +23,7 @@ Failure no_such_tag(const Layout& layout, std::string_view tag) {
 }
 
 u64 size_of(const std::string& path) {
-    struct stat info {};
+    struct stat info{};
     return ::stat(path.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
 }
 
@@ -91,9 +91,7 @@ Result<SaveReport> Store::save(const SaveRequest& request) {
     return SaveJob(impl_->layout, *impl_->packs, request).run();
 }
 
-Result<Snapshot> Store::load(std::string_view tag) const {
-    return Snapshot(TRY(impl_->load(tag)));
-}
+Result<Snapshot> Store::load(std::string_view tag) const { return Snapshot(TRY(impl_->load(tag))); }
 
 Result<std::vector<ListEntry>> Store::list() const {
     std::vector<ListEntry> entries;

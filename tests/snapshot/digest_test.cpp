@@ -107,8 +107,8 @@ TEST(Digest, ASaveWithKeptDigestsIsTheSameAsOneWithout) {
     ASSERT_TRUE(digester.root(machine.regions()));
     machine.fill(0, 1234, 42);
     digester.mark_dirty(Gfn(1234));
-    const auto kept = save(store, machine, "a",
-                           [&](SaveRequest& request) { request.digester = &digester; });
+    const auto kept =
+        save(store, machine, "a", [&](SaveRequest& request) { request.digester = &digester; });
     ASSERT_TRUE(kept) << kept.error().message;
     const auto fresh = save(store, machine, "b");
     ASSERT_TRUE(fresh);

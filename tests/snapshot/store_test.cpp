@@ -181,8 +181,8 @@ TEST_F(StoreTest, MissingThingsAreNamed) {
     const auto no_store = Store::open(dir_ / "elsewhere", Store::Mode::existing);
     ASSERT_FALSE(no_store);
     EXPECT_NE(no_store.error().message.find("elsewhere"), std::string::npos);
-    const auto no_parent = save(store_, Machine::blank(4), "a",
-                                [](SaveRequest& request) { request.parent = "lost"; });
+    const auto no_parent =
+        save(store_, Machine::blank(4), "a", [](SaveRequest& request) { request.parent = "lost"; });
     EXPECT_NE(no_parent.error().message.find("lost"), std::string::npos);
 }
 
