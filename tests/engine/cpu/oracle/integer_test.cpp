@@ -1,0 +1,123 @@
+// The integer instruction set against the host processor: generated cases for every form.
+//
+// NESTOR_ORACLE_CASES and NESTOR_ORACLE_SEED change how many and which. A failing case is shrunk
+// and printed whole; with NESTOR_KEEP_VECTORS=folder it is also written there.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "tests/engine/cpu/oracle/forms.hpp"
+#include "tests/engine/cpu/oracle/integer_set.hpp"
+
+namespace nestor::test {
+namespace {
+
+u64 from_environment(const char* name, u64 otherwise) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
+}
+
+/// What went wrong, complete, or nothing.
+std::string check_case(Harness& h, const Generated& g, bool stepwise) {
+    const u64 undefined = undefined_flags(g);
+    const auto difference = [&](const Case& c) {
+        const Result host = h.run_host(c);
+        const Result guest = stepwise ? h.run_guest_stepwise(c) : h.run_guest(c);
+        std::string d = compare(c, host, guest, undefined);
+        if (d.empty() && !h.same_memory()) {
+            d = "  memory outside the window differs\n";
+        }
+        if (!d.empty()) {
+            h.reset_memory();
+        }
+        return d;
+    };
+    if (difference(g.c).empty()) {
+        return {};
+    }
+    const Case small = shrink(g.c, [&](const Case& c) {
+        Generated smaller;
+        smaller.c = c;
+        decode_case(smaller);
+        return is_safe(smaller) && !differs_by_vendor(smaller) && !difference(c).empty();
+    });
+    h.reset_memory();
+    const Result host = h.run_host(small);
+    const Result guest = h.run_guest(small);
+    std::string d = compare(small, host, guest, undefined);
+    if (const char* folder = std::getenv("NESTOR_KEEP_VECTORS")) {
+        const auto name = fmt::format("{}-{:016x}.txt", ZydisMnemonicGetString(g.insn.mnemonic),
+                                      std::hash<std::string>{}(to_text(small)));
+        std::ofstream(std::filesystem::path(folder) / name) << to_text(small);
+    }
+    h.reset_memory();
+    return report(small, host, guest, d);
+}
+
+void run_all(bool mode32, u64 cases, u64 seed) {
+    const std::vector<Form> forms = enumerate_forms(mode32, is_integer);
+    ASSERT_GT(forms.size(), 500u);
+    Harness h;
+    const u64 per_form = cases / forms.size() + 1;
+    u64 ran = 0;
+    std::map<ZydisMnemonic, u64> failed;
+    for (std::size_t i = 0; i < forms.size(); ++i) {
+        Random random(seed * 1000003 + i);
+        u64 valid = 0;
+        for (u64 k = 0; k < 4 * per_form && valid < per_form; ++k) {
+            const Generated g = generate(forms[i], random);
+            if (!g.valid || differs_by_vendor(g)) {
+                continue;
+            }
+            ++valid;
+            const std::string problem = check_case(h, g, false);
+            if (!problem.empty() && failed[forms[i].mnemonic]++ < 2) {
+                ADD_FAILURE() << ZydisMnemonicGetString(forms[i].mnemonic) << "\n" << problem;
+            }
+        }
+        ran += valid;
+    }
+    for (const auto& [mnemonic, count] : failed) {
+        fmt::print("{}: {} failing cases\n", ZydisMnemonicGetString(mnemonic), count);
+    }
+    fmt::print("{} forms, {} cases, seed {}\n", forms.size(), ran, seed);
+}
+
+TEST(IntegerOracle, GeneratedCasesOf64BitModeAgreeWithTheHost) {
+    run_all(false, from_environment("NESTOR_ORACLE_CASES", 1'000'000),
+            from_environment("NESTOR_ORACLE_SEED", 1));
+}
+TEST(IntegerOracle, GeneratedCasesOfCompatibilityModeAgreeWithTheHost) {
+    run_all(true, from_environment("NESTOR_ORACLE_CASES", 300'000),
+            from_environment("NESTOR_ORACLE_SEED", 1));
+}
+
+TEST(IntegerOracle, KeptVectorsAgreeWithTheHost) {
+    Harness h;
+    unsigned count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(NESTOR_VECTORS)) {
+        if (entry.path().extension() != ".txt") {
+            continue;
+        }
+        std::stringstream text;
+        text << std::ifstream(entry.path()).rdbuf();
+        Generated g;
+        g.c = from_text(text.str());
+        if (g.c.vector) {
+            continue; // the vector oracle's
+        }
+        decode_case(g);
+        ASSERT_TRUE(g.valid) << entry.path();
+        ++count;
+        EXPECT_EQ(check_case(h, g, false), "") << entry.path();
+    }
+    EXPECT_GT(count, 0u);
+}
+
+} // namespace
+} // namespace nestor::test
