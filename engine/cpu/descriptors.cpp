@@ -158,7 +158,7 @@ bool check_segment_load(const Site& site, Seg which, u16 selector, state::Segmen
 }
 
 bool check_stack_segment(const Site& site, u16 selector, u8 level, Exception vector,
-                         state::Segment& out) {
+                         state::Segment& out, Exception absent) {
     if (is_null(selector)) {
         return site.fault(vector, 0);
     }
@@ -171,8 +171,7 @@ bool check_stack_segment(const Site& site, u16 selector, u8 level, Exception vec
         return site.fault(vector, error);
     }
     if (!d.present()) {
-        // SDM 2 RET, IRET: #NP for the returned-to stack; #SS for gates and task switches.
-        return site.fault(vector == Exception::ts ? Exception::ss : Exception::np, error);
+        return site.fault(absent, error);
     }
     if (!mark_accessed(site, d)) {
         return false;

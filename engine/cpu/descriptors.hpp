@@ -108,9 +108,10 @@ bool within_limit(const state::Segment& segment, u64 offset, unsigned size);
 bool check_segment_load(const Site& site, arch::Seg which, u16 selector, state::Segment& out);
 
 /// A stack segment for a privilege level: null, index, RPL, DPL, type, P. `vector` is #GP for RET
-/// and IRET, #TS for gates. SDM 3A 5.8.5, SDM 2 RET. Does not accept a null selector.
+/// and IRET, #TS for gates; `absent` #NP for IRET. SDM 3A 5.8.5, SDM 2 RET. Does not accept a null
+/// selector.
 bool check_stack_segment(const Site& site, u16 selector, u8 level, arch::Exception vector,
-                         state::Segment& out);
+                         state::Segment& out, arch::Exception absent = arch::Exception::ss);
 
 /// Makes data segments inaccessible that the new privilege level may not use (SDM 2 RET).
 void drop_privileged_segments(Cpu& cpu, u8 level);

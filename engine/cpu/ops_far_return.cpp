@@ -92,7 +92,8 @@ bool Return::check_stack(u16 selector, u8 level, state::Segment& out) const {
         out = null_segment(selector, level);
         return true;
     }
-    return check_stack_segment(site, selector, level, Exception::gp, out);
+    const Exception absent = iret ? Exception::np : Exception::ss;
+    return check_stack_segment(site, selector, level, Exception::gp, out, absent);
 }
 
 bool Return::to_v86(Popper& popper) {

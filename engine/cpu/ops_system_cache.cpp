@@ -1,4 +1,4 @@
-// Caches, TLBs, fences and waiting: INVLPG, INVPCID, CLFLUSH and its kin, WBINVD, INVD, fences,
+// Caches, TLBs, fences and waiting: INVLPG, INVPCID, CLFLUSH and its kin, WBINVD, INVD, SERIALIZE,
 // HLT, PAUSE, MONITOR, MWAIT (SDM 2).
 //
 // Owns nothing. There are no caches and the TLB is coherent, so these check, exit and flush; what
@@ -188,9 +188,6 @@ bool emit_system_cache(Emit& e) {
         e.op.fn = then_next<op_flush_line>;
         return true;
     case ZYDIS_MNEMONIC_CLDEMOTE:
-    case ZYDIS_MNEMONIC_LFENCE:
-    case ZYDIS_MNEMONIC_MFENCE:
-    case ZYDIS_MNEMONIC_SFENCE:
     case ZYDIS_MNEMONIC_SERIALIZE:
         e.op.fn = op_nothing;
         return true;

@@ -302,7 +302,6 @@ const Op* op_wrpkru(Cpu& cpu, const Op* op) {
         return cpu.raise(op, Exception::gp);
     }
     cpu.s.pkru = static_cast<u32>(cpu.gpr(Gpr::rax));
-    cpu.s.xinuse = cpu.s.pkru != 0 ? cpu.s.xinuse | xcr0::pkru : cpu.s.xinuse & ~xcr0::pkru;
     cpu.flush_tlb(); // TLB entries hold the rights that the keys gave
     return op;
 }

@@ -56,11 +56,7 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
         complete_exit(); // there are no caches to lose
         break;
     case ExitReason::rsm:
-        if (!leave_smm()) {
-            cpu.s.activity = state::ActivityState::shutdown;
-            return Shutdown{};
-        }
-        break;
+        return leave_smm();
     case ExitReason::interrupt_window:
     case ExitReason::nmi_window:
         break; // prepare() injects now

@@ -156,7 +156,7 @@ void Vcpu::Impl::set_controls() {
 // --- events -------------------------------------------------------------------------------------
 
 bool Vcpu::Impl::wakes() const {
-    const bool smi_or_init = events.smi || events.init;
+    const bool smi_or_init = (events.smi || events.init) && !cpu.s.in_smm;
     switch (cpu.s.activity) {
     case ActivityState::active:
         return true;
@@ -201,30 +201,27 @@ std::optional<Exit> Vcpu::Impl::prepare() {
         cpu.s.monitor_armed = false;
         cpu.s.activity = ActivityState::active;
     }
-    inject_next();
-    return std::nullopt;
+    return inject_next();
 }
 
-void Vcpu::Impl::inject_next() {
+std::optional<Exit> Vcpu::Impl::inject_next() {
     cpu.controls.proc &= ~(interrupt_window | nmi_window);
     if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
-        return;
+        return std::nullopt;
     }
     if (events.smi && !cpu.s.in_smm && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
-        events.smi = false;
-        enter_smm();
-        return;
+        return enter_smm();
     }
     if (events.init && !cpu.s.in_smm) {
         accept_init();
-        return;
+        return std::nullopt;
     }
     if (events.sipi && cpu.s.activity == ActivityState::wait_for_sipi) {
         accept_sipi();
-        return;
+        return std::nullopt;
     }
     if (cpu.s.pending_debug != 0) {
-        return; // comes before NMI and interrupts; the silicon delivers it
+        return std::nullopt; // comes before NMI and interrupts; the silicon delivers it
     }
     if (events.nmi_count > 0) {
         if (cpu.nmi_deliverable()) {
@@ -233,18 +230,18 @@ void Vcpu::Impl::inject_next() {
             e.type = cpu::EventType::nmi;
             e.vector = 2;
             cpu.inject(e);
-            return;
+            return std::nullopt;
         }
         cpu.controls.proc |= nmi_window;
     }
     const auto local = lapic.deliverable();
     const bool pic = lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
     if (!local && !pic) {
-        return;
+        return std::nullopt;
     }
     if (!cpu.interruptible()) {
         cpu.controls.proc |= interrupt_window;
-        return;
+        return std::nullopt;
     }
     cpu::Event e;
     e.type = cpu::EventType::external_interrupt;
@@ -255,11 +252,15 @@ void Vcpu::Impl::inject_next() {
         e.vector = config.board->acknowledge_pic().value();
     }
     cpu.inject(e);
+    return std::nullopt;
 }
 
 // --- run loop -----------------------------------------------------------------------------------
 
 u64 Vcpu::Impl::next_stop(u64 until) const {
+    if (cpu.answering()) {
+        return count + 1; // what the access raised comes right behind its instruction
+    }
     const u64 now = ticks_now();
     u64 stop = until;
     const u64 deadline = lapic.next_deadline(msrs.tsc_offset);

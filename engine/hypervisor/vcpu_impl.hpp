@@ -20,7 +20,7 @@ struct Vcpu::Impl {
     /// Timers, INIT, SIPI, SMI, NMI, interrupts: decides what is injected next. An exit when the
     /// vCPU has nothing to run.
     std::optional<Exit> prepare();
-    void inject_next();
+    std::optional<Exit> inject_next();
     /// A count not beyond `until` at which L0 has to look again.
     [[nodiscard]] u64 next_stop(u64 until) const;
     [[nodiscard]] bool wakes() const;
@@ -54,9 +54,10 @@ struct Vcpu::Impl {
     void report_unknown_msr(u32 index, bool write);
 
     // --- system management mode (smm.cpp) ---
-    void enter_smm();
-    /// RSM; false: the saved state is not valid, which is a shutdown.
-    [[nodiscard]] bool leave_smm();
+    /// Takes the pending SMI. An exit when the save area is not there yet: nothing changed.
+    std::optional<Exit> enter_smm();
+    /// RSM. An exit when the save area is not there yet, or Shutdown when what it holds is not valid.
+    std::optional<Exit> leave_smm();
 
     // --- time ---
     [[nodiscard]] u64 ticks_now() const { return cpu.ticks_at(nullptr); }
