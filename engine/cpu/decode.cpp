@@ -160,9 +160,16 @@ void Emit::set_memory(unsigned i) {
         const auto wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
         return Cpu::gpr_slot(static_cast<unsigned>(wide - ZYDIS_REGISTER_RAX));
     };
-    op.base = slot(m.base);
+    // SDM 2A 2.1.5: a SIB base of 101 with mod 00 means no base, REX.B or not; Zydis 4.0 says R13
+    // without a displacement.
+    const auto& raw = d.insn.raw;
+    const bool no_base = raw.modrm.mod == 0 && raw.modrm.rm == 4 && raw.sib.base == 5 &&
+                         (d.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0;
+    op.base = no_base ? Cpu::zero_slot : slot(m.base);
     op.index = slot(m.index);
-    op.disp = static_cast<i32>(m.disp.has_displacement ? m.disp.value : 0);
+    op.disp = static_cast<i32>(no_base                ? raw.disp.value
+                               : m.disp.has_displacement ? m.disp.value
+                                                         : 0);
     if (op.base == Cpu::rip_slot) {
         op.disp += op.offset + op.len;
     }

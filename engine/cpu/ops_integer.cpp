@@ -104,8 +104,8 @@ bool emit_misc(Emit& e) {
 }
 
 bool emit_integer(Emit& e) {
-    return emit_move(e) || emit_alu(e) || emit_stack(e) || emit_shift(e) || emit_misc(e) ||
-           emit_bits(e) || emit_multiply(e) || emit_exchange(e) || emit_bmi(e) || emit_decimal(e);
+    return emit_move(e) || emit_alu(e) || emit_stack(e) || emit_shift(e) || emit_exchange(e) ||
+           emit_misc(e) || emit_bits(e) || emit_multiply(e) || emit_bmi(e) || emit_decimal(e);
 }
 
 } // namespace nestor::cpu

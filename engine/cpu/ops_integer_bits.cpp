@@ -1,7 +1,8 @@
 // BT, BTS, BTR, BTC, BSF, BSR, TZCNT, LZCNT, POPCNT, CRC32 (SDM 2A, 2B).
 //
 // A bit test with a register offset addresses a bit string in memory: the offset is signed and
-// moves the effective address. BSF and BSR of zero leave the destination as it was.
+// moves the effective address. BSF and BSR of zero leave the destination as it was, its upper
+// half included.
 #include "engine/cpu/alu.hpp"
 #include "engine/cpu/ops_integer.hpp"
 
@@ -44,6 +45,13 @@ template <BitTest kind, class T, bool flags>
 struct BitReg {
     static T run(Cpu& cpu, const Op* op, T v) {
         return bit_test<kind, T, flags>(cpu, v, cpu.reg<T>(op->src) & (bits_of<T> - 1));
+    }
+};
+/// BT of a register op->src with the bit number in op->dst.
+template <class T, bool flags>
+struct BitTestReg {
+    static void run(Cpu& cpu, const Op* op, T v) {
+        bit_test<BitTest::test, T, flags>(cpu, v, cpu.reg<T>(op->dst) & (bits_of<T> - 1));
     }
 };
 /// BT only reads.
@@ -108,11 +116,15 @@ bool emit_bit_test(Emit& e) {
                 return kind == BitTest::test ? emit_read<T, BitRead<T, live, Body>>(e, 0)
                                              : emit_modify<T, Body>(e, 0);
             }
-            if (!e.is_mem(0)) {
-                e.op.src = reg_of(e, 1);
-                return emit_modify<T, BitReg<kind, T, live>>(e, 0);
-            }
             e.op.src = reg_of(e, 1);
+            if (!e.is_mem(0)) {
+                if constexpr (kind == BitTest::test) {
+                    e.op.dst = e.op.src; // read_reg uses src for the operand
+                    return emit_read<T, BitTestReg<T, live>>(e, 0);
+                } else {
+                    return emit_modify<T, BitReg<kind, T, live>>(e, 0);
+                }
+            }
             e.set_memory(0);
             e.op.fn = whole<bit_string<kind, T, live>>;
             return true;
@@ -125,15 +137,18 @@ bool emit_bit_test(Emit& e) {
 template <class T>
 struct ScanForward {
     static void run(Cpu& cpu, const Op* op, T v) {
-        cpu.set_reg<T>(op->dst, v == 0 ? cpu.reg<T>(op->dst) : static_cast<T>(std::countr_zero(v)));
+        if (v != 0) {
+            cpu.set_reg<T>(op->dst, static_cast<T>(std::countr_zero(v)));
+        }
         set_all_flags(cpu, v == 0 ? rflags::zf : 0);
     }
 };
 template <class T>
 struct ScanReverse {
     static void run(Cpu& cpu, const Op* op, T v) {
-        cpu.set_reg<T>(op->dst, v == 0 ? cpu.reg<T>(op->dst)
-                                       : static_cast<T>(bits_of<T> - 1 - std::countl_zero(v)));
+        if (v != 0) {
+            cpu.set_reg<T>(op->dst, static_cast<T>(bits_of<T> - 1 - std::countl_zero(v)));
+        }
         set_all_flags(cpu, v == 0 ? rflags::zf : 0);
     }
 };

@@ -100,6 +100,18 @@ bool emit_exchange(Emit& e) {
             e.op.src = reg_of(e, 1 - memory);
             return emit_modify<T, Exchange<T>>(e, memory);
         });
+    case ZYDIS_MNEMONIC_PAUSE:
+        // With REX.B it is XCHG of R8, F3 or not; Zydis 4.0 says PAUSE.
+        if ((e.d.insn.attributes & ZYDIS_ATTRIB_HAS_REX) == 0 || e.d.insn.raw.rex.B == 0) {
+            return false;
+        }
+        return by_wide_size(e.d.insn.operand_width / 8u, [&](auto t) {
+            using T = decltype(t);
+            e.op.src = Emit::reg_offset(ZYDIS_REGISTER_RAX);
+            e.op.dst = Emit::reg_offset(ZYDIS_REGISTER_R8);
+            e.op.fn = modify_reg<T, Exchange<T>>;
+            return true;
+        });
     case ZYDIS_MNEMONIC_XADD:
         return by_size(e.size(0), [&](auto t) {
             return by_bool(e.flags_live, [&](auto flags) {
