@@ -131,6 +131,7 @@ void Vcpu::Impl::accept_init() {
 
 void Vcpu::Impl::accept_sipi() {
     events.sipi = false;
+    events.nmi_count = 0; // what came while waiting is lost (SDM 3A 9.4.4 blocks NMIs then)
     state::Segment& cs = cpu.s.segments[1];
     cs.selector = static_cast<u16>(u16{events.sipi_vector} << 8);
     cs.base = u64{events.sipi_vector} << 12;
