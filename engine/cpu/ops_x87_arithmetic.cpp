@@ -38,15 +38,14 @@ void pop_n(state::X87& f, unsigned n) {
     }
 }
 
-/// The outcome of a comparison. False: an unmasked exception, nothing else changes.
-bool finish_compare(state::X87& f, u16 sw, unsigned pops) {
+/// The outcome of a comparison. An unmasked invalid operand leaves condition codes and stack as they
+/// are (SDM 2A FCOM); an unmasked denormal operand is compared, but nothing is popped.
+void finish_compare(state::X87& f, u16 sw, unsigned pops) {
     record(f, sw);
-    if (refused(f, sw, before_result)) {
-        return false;
+    if (!refused(f, sw, status::ie)) {
+        set_conditions(f, sw);
+        pop_n(f, refused(f, sw, status::de) ? 0 : pops);
     }
-    set_conditions(f, sw);
-    pop_n(f, pops);
-    return true;
 }
 
 // --- ST(i) ------------------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ bool compare(Cpu& cpu, const Op* op) {
         return true;
     }
     Extended unused;
-    finish_compare(f, fn(st(f, 0), st(f, op->dst), unused, f.control), pops);
+    finish_compare(f, fn(st(f, 0), st(f, op->dst), unused, f.control | before_result), pops);
     return true;
 }
 
@@ -105,13 +104,13 @@ bool compare_flags(Cpu& cpu, const Op* op) {
         }
     } else {
         Extended unused;
-        sw = fn(st(f, 0), st(f, op->dst), unused, f.control);
+        sw = fn(st(f, 0), st(f, op->dst), unused, f.control | before_result);
         record(f, sw);
-        if (refused(f, sw, before_result)) {
+        if (refused(f, sw, status::ie)) {
             return true;
         }
     }
-    pop_n(f, pops);
+    pop_n(f, refused(f, f.status, status::de) ? 0 : pops);
     cpu.set_flags(rflags::arithmetic, ((sw & status::c3) != 0 ? rflags::zf : 0) |
                                           ((sw & status::c2) != 0 ? rflags::pf : 0) |
                                           ((sw & status::c0) != 0 ? rflags::cf : 0));
@@ -127,7 +126,7 @@ bool test(Cpu& cpu, const Op*) {
         return true;
     }
     Extended unused;
-    finish_compare(f, host_test(st(f, 0), unused, f.control), 0);
+    finish_compare(f, host_test(st(f, 0), unused, f.control | before_result), 0);
     return true;
 }
 
@@ -168,11 +167,12 @@ bool memory(Cpu& cpu, const Op* op) {
         return true;
     }
     Extended result;
-    const u16 sw = ops[op->src](st(f, 0), &value, result, f.control);
     if (compares) {
-        finish_compare(f, sw, pops);
+        const u16 control = f.control | before_result;
+        finish_compare(f, ops[op->src](st(f, 0), &value, result, control), pops);
         return true;
     }
+    const u16 sw = ops[op->src](st(f, 0), &value, result, f.control);
     record(f, sw);
     if (!refused(f, sw, before_result)) {
         set_st(f, 0, result);

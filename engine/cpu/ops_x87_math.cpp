@@ -46,6 +46,7 @@ template <Binary fn, unsigned target, u16 conditions>
 bool binary(Cpu& cpu, const Op*) {
     state::X87& f = cpu.s.x87;
     Extended result = indefinite;
+    set_conditions(f, conditions & status::c2, 0);
     if (is_empty(f, 0) || is_empty(f, 1)) {
         if (!stack_fault(f, false)) {
             return true;
@@ -56,7 +57,9 @@ bool binary(Cpu& cpu, const Op*) {
         if (refused(f, sw, before_result)) {
             return true;
         }
-        set_conditions(f, conditions, sw);
+        // Without a quotient (an invalid operand or a NaN) its bits stay as they were.
+        const bool no_quotient = result.exponent() == 0x7fff;
+        set_conditions(f, no_quotient ? conditions & status::c2 : conditions, sw);
     }
     set_st(f, target, result);
     if constexpr (target == 1) {

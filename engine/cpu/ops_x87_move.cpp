@@ -76,7 +76,13 @@ bool store(Cpu& cpu, const Op* op) {
         sw = fn(st(f, 0), &value, f.control);
     }
     const bool stored = !refused(f, sw, keeps_memory);
-    if (stored && !cpu.store(op, value)) {
+    u64 address;
+    if (!cpu.linear(op, sizeof(T), Access::write, address)) {
+        return false;
+    }
+    const arch::Seg segment = Cpu::operand_segment(op);
+    if (!(stored ? cpu.store_linear(op, address, value, segment)
+                 : cpu.probe_write(op, address, sizeof(T), segment))) {
         return false;
     }
     record(f, sw);
@@ -111,6 +117,17 @@ bool store_register(Cpu& cpu, const Op* op) {
     return true;
 }
 
+/// FSTPNCE (D9 D8+i): FSTP that does not report an empty register, and then only pops.
+bool store_unchecked(Cpu& cpu, const Op* op) {
+    state::X87& f = cpu.s.x87;
+    record(f, 0);
+    if (!is_empty(f, 0)) {
+        set_st(f, op->dst, st(f, 0));
+    }
+    pop(f);
+    return true;
+}
+
 bool exchange(Cpu& cpu, const Op* op) {
     state::X87& f = cpu.s.x87;
     Extended a = st(f, 0);
@@ -138,7 +155,6 @@ bool conditional(Cpu& cpu, const Op* op) {
         }
         return true;
     }
-    record(f, 0);
     if (cpu.condition(condition)) {
         set_st(f, 0, st(f, op->dst));
     }
@@ -186,6 +202,7 @@ bool constant(Cpu& cpu, const Op* op) {
 template <bool pops>
 bool free_register(Cpu& cpu, const Op* op) {
     set_empty(cpu.s.x87, op->dst);
+    cpu.s.x87.status &= static_cast<u16>(~status::c1);
     if constexpr (pops) {
         pop(cpu.s.x87);
     }
@@ -260,7 +277,7 @@ OpFn register_form_d9(u8 modrm) {
     case 2:
         return modrm == 0xd0 ? handler<nothing> : nullptr;
     case 3:
-        return handler<store_register<true>>;
+        return handler<store_unchecked>;
     case 4:
         return modrm == 0xe0   ? handler<set_sign<false>>
                : modrm == 0xe1 ? handler<set_sign<true>>
