@@ -118,6 +118,65 @@ TEST(Digest, ASaveWithKeptDigestsIsTheSameAsOneWithout) {
     EXPECT_TRUE(restored->same_memory(machine));
 }
 
+TEST(Digest, ADigesterSeededFromASnapshotKnowsItsPages) {
+    const TempDir dir;
+    Store store = make_store(dir / "store");
+    Machine machine = Machine::blank(9000, 70);
+    for (u64 i = 0; i < 9000; i += 7) {
+        machine.fill(0, i, static_cast<u32>(i + 1));
+    }
+    machine.fill(1, 69, 5);
+    const auto first = save(store, machine, "a");
+    ASSERT_TRUE(first);
+    MemoryDigester digester;
+    ASSERT_TRUE(store.load("a")->seed(digester));
+    // The pages are not looked at: garbage in their place goes unnoticed.
+    const Machine garbage = machine.garbled();
+    EXPECT_EQ(*digester.root(garbage.regions()), first->memory_root);
+    machine.fill(0, 8999, 77);
+    digester.mark_dirty(Gfn(8999));
+    EXPECT_EQ(*digester.root(machine.regions()), *memory_root(machine.regions()));
+}
+
+TEST(Digest, ASaveRefersToPagesThatWereNeverReadByTheirDigest) {
+    const TempDir dir;
+    Store store = make_store(dir / "store");
+    Machine machine = Machine::blank(3000);
+    for (u64 i = 0; i < 3000; i += 2) {
+        machine.fill(0, i, static_cast<u32>(i + 1));
+    }
+    ASSERT_TRUE(save(store, machine, "a"));
+    MemoryDigester digester;
+    ASSERT_TRUE(store.load("a")->seed(digester));
+    machine.fill(0, 5, 99999);
+    Machine absent = machine.garbled();
+    std::memcpy(absent.page(0, 5), machine.page(0, 5), page_size);
+    digester.mark_dirty(Gfn(5));
+    const auto report =
+        save(store, absent, "b", [&](SaveRequest& request) { request.digester = &digester; });
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_EQ(report->new_pages, 1u);
+    const auto restored = restore(store.directory(), "b", machine);
+    ASSERT_TRUE(restored);
+    EXPECT_TRUE(restored->same_memory(machine));
+}
+
+TEST(Digest, ASaveThatNeedsAPageThatIsNowhereFails) {
+    const TempDir dir;
+    Store store = make_store(dir / "store");
+    Machine machine = Machine::blank(100);
+    machine.fill(0, 7, 1);
+    ASSERT_TRUE(save(store, machine, "a"));
+    MemoryDigester digester;
+    ASSERT_TRUE(store.load("a")->seed(digester));
+    std::filesystem::remove(store.directory() + "/packs/00000001.pack");
+    Store fresh = make_store(store.directory());
+    const auto report = save(fresh, machine.garbled(), "b",
+                             [&](SaveRequest& request) { request.digester = &digester; });
+    ASSERT_FALSE(report);
+    EXPECT_EQ(report.error().code, ErrorCode::corrupt);
+}
+
 TEST(Digest, TreesHaveTheRightNumberOfLevels) {
     EXPECT_EQ(map_levels(1), 1u);
     EXPECT_EQ(map_levels(64), 1u);
