@@ -91,8 +91,8 @@ void AcpiPm::advance(Ticks now) {
 void AcpiPm::update_deadline() {
     const bool wanted = (s_.enable & timer_status) != 0 && (s_.status & timer_status) == 0;
     const bool in_range = s_.timer_seen < bit(63 - timer_bits);
-    deadline_ = wanted && in_range ? timer_.tick_of((s_.timer_seen + 1) << (timer_bits - 1))
-                                   : no_deadline;
+    deadline_ =
+        wanted && in_range ? timer_.tick_of((s_.timer_seen + 1) << (timer_bits - 1)) : no_deadline;
 }
 
 void AcpiPm::reset(Ticks now) {
@@ -102,8 +102,7 @@ void AcpiPm::reset(Ticks now) {
 }
 
 Result<> AcpiPm::load(const state::AcpiPm& from) {
-    const u16 control_bits =
-        control_sci_enable | control_bus_master_reload | control_sleep_type;
+    const u16 control_bits = control_sci_enable | control_bus_master_reload | control_sleep_type;
     if ((from.status & ~status_bits) != 0 || (from.enable & ~status_bits) != 0 ||
         (from.control & ~control_bits) != 0) {
         return fail(ErrorCode::corrupt, "status, enable or control: reserved bits");

@@ -80,7 +80,8 @@ void IoApic::write(u32 offset, u32 value) {
 
 void IoApic::write_entry(unsigned pin, bool high, u32 value) {
     u64& entry = s_.redirection[pin];
-    const u64 next = high ? (entry & mask(31, 0)) | u64{value} << 32 : (entry & mask(63, 32)) | value;
+    const u64 next =
+        high ? (entry & mask(31, 0)) | u64{value} << 32 : (entry & mask(63, 32)) | value;
     entry = (next & writable) | (entry & remote_irr);
     if (!has_remote_irr(entry)) {
         entry &= ~remote_irr;

@@ -223,8 +223,8 @@ void Rtc::show_time(Ticks now) {
 
 /// Starts the clock from the time registers, `ticks_into_second` after a full second.
 void Rtc::set_time(Ticks now, u64 ticks_into_second) {
-    const int year = static_cast<int>(decode(s_, s_.cmos[reg_century]) * 100 +
-                                      decode(s_, s_.cmos[reg_year]));
+    const int year =
+        static_cast<int>(decode(s_, s_.cmos[reg_century]) * 100 + decode(s_, s_.cmos[reg_year]));
     // Out-of-range months and days count on from the start of the year.
     const unsigned month = (std::max(decode(s_, s_.cmos[reg_month]), 1u) - 1) % 12 + 1;
     const auto first = std::chrono::sys_days{std::chrono::year{year} / static_cast<int>(month) / 1};
@@ -248,7 +248,8 @@ u8 Rtc::read_register(u8 index, Ticks now) {
     }
     switch (index) {
     case reg_a:
-        return static_cast<u8>(s_.cmos[reg_a] | (update_in_progress(now) ? a_update_in_progress : 0));
+        return static_cast<u8>(s_.cmos[reg_a] |
+                               (update_in_progress(now) ? a_update_in_progress : 0));
     case reg_c: {
         const u8 flags = static_cast<u8>(s_.cmos[reg_c] | (irq() ? 0x80 : 0));
         s_.cmos[reg_c] = 0;
@@ -264,8 +265,8 @@ void Rtc::write_register(u8 index, u8 value, Ticks now) {
     const u64 phase = (now.value() - s_.base_tick) % tick_hz_;
     switch (index) {
     case reg_a: {
-        const bool divider_starts = (value & a_divider) == a_divider_run &&
-                                    (s_.cmos[reg_a] & a_divider) != a_divider_run;
+        const bool divider_starts =
+            (value & a_divider) == a_divider_run && (s_.cmos[reg_a] & a_divider) != a_divider_run;
         if (!was_stopped) {
             show_time(now);
         }

@@ -190,7 +190,8 @@ std::optional<u8> Uart::transmit(u8 value) {
 
 void Uart::write_fifo_control(u8 value) {
     const bool switched = ((value ^ s_.fifo_control) & fcr_enable) != 0;
-    if (switched || (value & (fcr_enable | fcr_clear_receiver)) == (fcr_enable | fcr_clear_receiver)) {
+    if (switched ||
+        (value & (fcr_enable | fcr_clear_receiver)) == (fcr_enable | fcr_clear_receiver)) {
         s_.fifo.clear();
     }
     s_.fifo_control = (value & fcr_enable) != 0 ? value & 0xc9 : 0;
@@ -216,7 +217,8 @@ Result<> Uart::load(const state::Uart& from) {
     }
     if ((from.interrupt_enable & 0xf0) != 0 || (from.modem_control & 0xe0) != 0 ||
         (from.modem_delta & 0xf0) != 0) {
-        return fail(ErrorCode::corrupt, "interruptEnable, modemControl or modemDelta: reserved bits");
+        return fail(ErrorCode::corrupt,
+                    "interruptEnable, modemControl or modemDelta: reserved bits");
     }
     s_ = from;
     return {};

@@ -70,17 +70,21 @@ void append(Bytes& out, const Bytes& more) { out.insert(out.end(), more.begin(),
 Bytes dsdt() {
     using namespace aml;
     Bytes out = table("DSDT", 2, header_size);
-    append(out, name("_S5", package({integer(device::AcpiPm::sleep_type_s5),
-                                     integer(device::AcpiPm::sleep_type_s5), integer(0),
-                                     integer(0)})));
+    append(out,
+           name("_S5", package({integer(device::AcpiPm::sleep_type_s5),
+                                integer(device::AcpiPm::sleep_type_s5), integer(0), integer(0)})));
     const Term present = name("_STA", integer(0x0f));
-    append(out, scope("_SB", {
-                    aml::device("COM1", {name("_HID", eisa_id("PNP0501")), name("_UID", integer(1)),
-                                    present,
-                                    name("_CRS", resource_template({io_ports(0x3f8, 8), irq(4)}))}),
-                    aml::device("RTC0", {name("_HID", eisa_id("PNP0B00")), present,
-                                    name("_CRS", resource_template({io_ports(0x70, 2), irq(8)}))}),
-                }));
+    append(
+        out,
+        scope(
+            "_SB",
+            {
+                aml::device("COM1",
+                            {name("_HID", eisa_id("PNP0501")), name("_UID", integer(1)), present,
+                             name("_CRS", resource_template({io_ports(0x3f8, 8), irq(4)}))}),
+                aml::device("RTC0", {name("_HID", eisa_id("PNP0B00")), present,
+                                     name("_CRS", resource_template({io_ports(0x70, 2), irq(8)}))}),
+            }));
     return finish(std::move(out));
 }
 
@@ -95,7 +99,8 @@ Bytes madt(u16 cpus) {
     Bytes io_apic{1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}; // ID 0, inputs from 0 (5.2.12.3)
     put(io_apic, 4, device::IoApic::base, 4);
     append(out, io_apic);
-    // Interrupt source overrides (5.2.12.5): the timer is on input 2; the SCI is level, active high.
+    // Interrupt source overrides (5.2.12.5): the timer is on input 2; the SCI is level, active
+    // high.
     append(out, {2, 10, 0, 0, 2, 0, 0, 0, 0, 0});
     append(out, {2, 10, 0, device::AcpiPm::sci_irq, device::AcpiPm::sci_irq, 0, 0, 0, 0x0d, 0});
     append(out, {4, 6, 0xff, 0, 0, 1}); // NMI on LINT1 of all processors (5.2.12.7)
@@ -131,7 +136,6 @@ Bytes fadt(u64 facs, u64 dsdt_at) {
     put_port(out, 116, 0xcf9, 8, 1);
     out[128] = 0x06; // reset value
     out[131] = 1;    // minor version
-    put(out, 132, facs, 8);
     put(out, 140, dsdt_at, 8);
     put_port(out, 148, AcpiPm::port, 32, 2);
     put_port(out, 172, AcpiPm::port + 4, 16, 2);

@@ -107,8 +107,8 @@ Term name(std::string_view name, const Term& value) {
 }
 
 Term device(std::string_view name, std::initializer_list<Term> terms) {
-    return joined({{ext_op_prefix, device_op},
-                   with_length(joined({name_segment(name), joined(terms)}))});
+    return joined(
+        {{ext_op_prefix, device_op}, with_length(joined({name_segment(name), joined(terms)}))});
 }
 
 Term scope(std::string_view name, std::initializer_list<Term> terms) {

@@ -93,12 +93,11 @@ u64 low_bytes(unsigned size) { return size >= 8 ? ~u64{0} : bit(8 * size) - 1; }
 
 Board::Board(const Config& config, device::MessageSink& sink)
     : acpi_pm_(config.tick_hz), fw_cfg_({config.memory, config.cpus, config.memory_map}),
-      io_apic_(sink), pit_(config.tick_hz),
-      rtc_({.tick_hz = config.tick_hz,
-            .start_time = config.start_time,
-            .memory_below_4g = memory_below_4g(config.memory),
-            .memory_above_4g = memory_above_4g(config.memory),
-            .cpus = config.cpus}) {}
+      io_apic_(sink), pit_(config.tick_hz), rtc_({.tick_hz = config.tick_hz,
+                                                  .start_time = config.start_time,
+                                                  .memory_below_4g = memory_below_4g(config.memory),
+                                                  .memory_above_4g = memory_above_4g(config.memory),
+                                                  .cpus = config.cpus}) {}
 
 u8 Board::read_byte(u16 port, Ticks now) {
     switch (port_table[port]) {

@@ -43,8 +43,12 @@ constexpr u64 descriptor(u32 access_rights, u32 limit) {
 
 Result<> write_gdt(Placement& placement, bool long_mode) {
     const std::array<u64, gdt_entries> gdt{
-        0, 0, descriptor(long_mode ? code_64 : code_32, 0xfffff), descriptor(data_32, 0xfffff),
-        descriptor(tss_busy, 0x67), 0, // a TSS descriptor takes two entries in 64-bit mode
+        0,
+        0,
+        descriptor(long_mode ? code_64 : code_32, 0xfffff),
+        descriptor(data_32, 0xfffff),
+        descriptor(tss_busy, 0x67),
+        0, // a TSS descriptor takes two entries in 64-bit mode
     };
     return placement.write_object(BootArea::gdt, gdt);
 }
@@ -60,8 +64,8 @@ Result<> write_page_tables(Placement& placement) {
     for (u64 i = 0; i < 4 * 512; ++i) {
         tables[2 * 512 + i] = i << 21 | page_present_writable | page_large;
     }
-    return placement.write(base, std::span(reinterpret_cast<const u8*>(tables.data()),
-                                           tables.size() * sizeof(u64)));
+    return placement.write(
+        base, std::span(reinterpret_cast<const u8*>(tables.data()), tables.size() * sizeof(u64)));
 }
 
 state::Segment segment(u16 selector, u32 attributes) {
@@ -82,9 +86,9 @@ Result<Entry> load_kernel(cpu::GuestMemory& guest, u64 memory, const BootImages&
         if (is_elf(kernel)) {
             return load_pvh(guest, memory, images);
         }
-        return bad_image(images.kernel, kernel.empty()
-                                            ? "the file is empty"
-                                            : "not a kernel: neither bzImage nor multiboot nor ELF");
+        return bad_image(images.kernel,
+                         kernel.empty() ? "the file is empty"
+                                        : "not a kernel: neither bzImage nor multiboot nor ELF");
     }();
     const Entry loaded = TRY(std::move(entry));
     Placement placement(guest, memory);

@@ -67,7 +67,6 @@ void apply_entry(const Entry& entry, state::Cpu& cpu);
 [[nodiscard]] Result<Entry> load_multiboot(cpu::GuestMemory& guest, u64 memory,
                                            const BootImages& images);
 [[nodiscard]] bool is_elf(std::span<const u8> image);
-[[nodiscard]] Result<Entry> load_pvh(cpu::GuestMemory& guest, u64 memory,
-                                     const BootImages& images);
+[[nodiscard]] Result<Entry> load_pvh(cpu::GuestMemory& guest, u64 memory, const BootImages& images);
 
 } // namespace nestor::machine

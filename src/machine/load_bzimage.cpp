@@ -148,9 +148,8 @@ Result<Entry> load_bzimage(cpu::GuestMemory& guest, u64 memory, const BootImages
     put(params, params_rsdp, acpi_start);
     put_memory_map(params, memory);
     TRY(placement.write(BootArea::boot_params, params));
-    return Entry{.long_mode = true,
-                 .rip = header.pref_address + entry_64,
-                 .rsi = BootArea::boot_params};
+    return Entry{
+        .long_mode = true, .rip = header.pref_address + entry_64, .rsi = BootArea::boot_params};
 }
 
 } // namespace nestor::machine

@@ -48,13 +48,12 @@ Result<ElfHeader> read_class(const BootFile& file, const ImageReader& image) {
     ElfHeader out{.entry = header->e_entry, .segments = {}};
     for (u64 i = 0; i < header->e_phnum; ++i) {
         const u64 table = header->e_phoff;
-        const auto ph = table <= image.size() ? image.at<Phdr>(table + i * sizeof(Phdr))
-                                              : std::nullopt;
+        const auto ph =
+            table <= image.size() ? image.at<Phdr>(table + i * sizeof(Phdr)) : std::nullopt;
         if (!ph) {
             return bad_image(file, "truncated: the ELF program headers are cut off");
         }
-        out.segments.push_back(
-            {ph->p_type, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz});
+        out.segments.push_back({ph->p_type, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz});
     }
     return out;
 }

@@ -95,8 +95,8 @@ Result<LoadedElf> load_by_addresses(Placement& placement, const BootFile& file, 
     }
     const u64 offset = header_at - (a.header - a.load);
     const u64 size = a.load_end != 0 ? u64{a.load_end} - a.load : image.size() - offset;
-    const auto bytes = a.load_end != 0 && a.load_end < a.load ? std::nullopt
-                                                              : image.range(offset, size);
+    const auto bytes =
+        a.load_end != 0 && a.load_end < a.load ? std::nullopt : image.range(offset, size);
     if (!bytes) {
         return bad_image(file, "truncated: the multiboot load range is cut off");
     }
@@ -172,9 +172,8 @@ Result<Entry> load_multiboot(cpu::GuestMemory& guest, u64 memory, const BootImag
     if (!by_addresses && !is_elf(file.bytes)) {
         return bad_image(file, "a multiboot kernel that is not ELF and gives no load address");
     }
-    const LoadedElf kernel = by_addresses
-                                 ? TRY(load_by_addresses(placement, file, header->offset))
-                                 : TRY(load_elf(placement, file));
+    const LoadedElf kernel = by_addresses ? TRY(load_by_addresses(placement, file, header->offset))
+                                          : TRY(load_elf(placement, file));
     if (kernel.entry >= four_gib) {
         return bad_image(file, "the entry point lies above 4 GiB");
     }

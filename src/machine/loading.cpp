@@ -35,8 +35,8 @@ Result<> Placement::claim(u64 start, u64 size, const std::string& what) {
                     "give the machine more memory (--memory)");
     }
     if (first_overlap(start, start + size) != nullptr) {
-        return fail(ErrorCode::corrupt, what + " wants memory at " + std::to_string(start) +
-                                            " that is already taken");
+        return fail(ErrorCode::corrupt,
+                    what + " wants memory at " + std::to_string(start) + " that is already taken");
     }
     if (size != 0) {
         claimed_.push_back({start, start + size});

@@ -101,8 +101,8 @@ Result<> write_firmware_tables(cpu::GuestMemory& guest, u16 cpus) {
 
 Machine::Impl::Impl(const state::MachineConfig& machine_config, std::unique_ptr<Memory> backing)
     : config(machine_config), map(memory_map(machine_config.memory)), ram(std::move(backing)),
-      board(std::make_unique<Board>(board_config(), *this)),
-      served(machine_config.cpus, Ticks(0)) {}
+      board(std::make_unique<Board>(board_config(), *this)), served(machine_config.cpus, Ticks(0)) {
+}
 
 Board::Config Machine::Impl::board_config() const {
     return {.tick_hz = config.tick_hz,
@@ -131,15 +131,14 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
         impl->ram->guest(), cpu::Package::Config{.features = hv::silicon_features(cpuid[0]),
                                                  .tlb_entries = options.tlb_entries});
     for (u16 i = 0; i < config.cpus; ++i) {
-        impl->vcpus.push_back(std::make_unique<hv::Vcpu>(
-            hv::Vcpu::Config{.index = VcpuIndex(i),
-                             .vcpu_count = config.cpus,
-                             .package = impl->package.get(),
-                             .board = impl.get(),
-                             .cpuid = cpuid[i]}));
-        TRY(change(*impl->vcpus.back(), [&](state::Vcpu& s) {
-            s.cpu.random = generator_seed(config.seed, i);
-        }));
+        impl->vcpus.push_back(
+            std::make_unique<hv::Vcpu>(hv::Vcpu::Config{.index = VcpuIndex(i),
+                                                        .vcpu_count = config.cpus,
+                                                        .package = impl->package.get(),
+                                                        .board = impl.get(),
+                                                        .cpuid = cpuid[i]}));
+        TRY(change(*impl->vcpus.back(),
+                   [&](state::Vcpu& s) { s.cpu.random = generator_seed(config.seed, i); }));
     }
     return std::unique_ptr<Machine>(new Machine(std::move(impl)));
 }

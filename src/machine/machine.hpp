@@ -63,15 +63,15 @@ struct Stop {
         copy_needed,  ///< copy `page`, clear its cow state, run again
     };
     Kind kind = Kind::count;
-    u8 exit_status = 0;         ///< with debug_exit: ((value << 1) | 1) & 0xff
-    Gfn page;                   ///< with page_needed and copy_needed
-    Ticks next_deadline;        ///< with idle; max when no timer runs
+    u8 exit_status = 0;  ///< with debug_exit: ((value << 1) | 1) & 0xff
+    Gfn page;            ///< with page_needed and copy_needed
+    Ticks next_deadline; ///< with idle; max when no timer runs
 };
 
 /// One state unit (design.md, "The snapshot").
 struct Unit {
-    std::string name; ///< "config", "machine", "vcpu[0]", "uart[0]", …
-    u64 type = 0;     ///< Cap'n Proto id of its struct
+    std::string name;             ///< "config", "machine", "vcpu[0]", "uart[0]", …
+    u64 type = 0;                 ///< Cap'n Proto id of its struct
     std::vector<std::byte> bytes; ///< canonical
 
     bool operator==(const Unit&) const = default;
@@ -85,8 +85,8 @@ struct MachineOptions {
 class Machine final {
 public:
     /// Makes a machine at power-on. Usage errors name the value that is out of range.
-    [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const state::MachineConfig& config,
-                                                                 const MachineOptions& options = {});
+    [[nodiscard]] static Result<std::unique_ptr<Machine>>
+    create(const state::MachineConfig& config, const MachineOptions& options = {});
     ~Machine();
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
@@ -114,7 +114,8 @@ public:
     [[nodiscard]] const state::MachineConfig& config() const;
     /// RAM, for the snapshot layer; regions are sorted by address.
     [[nodiscard]] cpu::GuestMemory& memory();
-    /// Forgets what was derived from memory, after its bytes were changed behind the machine's back.
+    /// Forgets what was derived from memory, after its bytes were changed behind the machine's
+    /// back.
     void memory_replaced();
 
     /// The complete state except memory, in the order of the units' ranks.

@@ -209,39 +209,38 @@ std::optional<Stop> Machine::Impl::handle(const hv::Exit& exit, bool progressed)
         }
         return std::nullopt;
     };
-    return std::visit(
-        Overloaded{
-            [](const hv::CountReached&) -> Answer { return std::nullopt; },
-            [&](const hv::Yielded&) -> Answer {
-                s.turn_left = 0;
-                return std::nullopt;
-            },
-            [&](const hv::Halted&) -> Answer { return stays_halted(); },
-            [&](const hv::WaitingForSipi&) -> Answer { return stays_halted(); },
-            [&](const hv::PortAccess& access) -> Answer {
-                handle_port(access);
-                return std::nullopt;
-            },
-            [&](const hv::MmioAccess& access) -> Answer {
-                handle_mmio(access);
-                return std::nullopt;
-            },
-            [](const hv::PageNeeded& page) -> Answer {
-                return Stop{.kind = Stop::Kind::page_needed, .page = page.page};
-            },
-            [](const hv::CopyNeeded& page) -> Answer {
-                return Stop{.kind = Stop::Kind::copy_needed, .page = page.page};
-            },
-            [&](const hv::EoiBroadcast& eoi) -> Answer {
-                board->end_of_interrupt(eoi.vector);
-                return std::nullopt;
-            },
-            [&](const hv::Shutdown&) -> Answer {
-                s.ending = state::Ending::triple_fault;
-                return std::nullopt;
-            },
-        },
-        exit);
+    return std::visit(Overloaded{
+                          [](const hv::CountReached&) -> Answer { return std::nullopt; },
+                          [&](const hv::Yielded&) -> Answer {
+                              s.turn_left = 0;
+                              return std::nullopt;
+                          },
+                          [&](const hv::Halted&) -> Answer { return stays_halted(); },
+                          [&](const hv::WaitingForSipi&) -> Answer { return stays_halted(); },
+                          [&](const hv::PortAccess& access) -> Answer {
+                              handle_port(access);
+                              return std::nullopt;
+                          },
+                          [&](const hv::MmioAccess& access) -> Answer {
+                              handle_mmio(access);
+                              return std::nullopt;
+                          },
+                          [](const hv::PageNeeded& page) -> Answer {
+                              return Stop{.kind = Stop::Kind::page_needed, .page = page.page};
+                          },
+                          [](const hv::CopyNeeded& page) -> Answer {
+                              return Stop{.kind = Stop::Kind::copy_needed, .page = page.page};
+                          },
+                          [&](const hv::EoiBroadcast& eoi) -> Answer {
+                              board->end_of_interrupt(eoi.vector);
+                              return std::nullopt;
+                          },
+                          [&](const hv::Shutdown&) -> Answer {
+                              s.ending = state::Ending::triple_fault;
+                              return std::nullopt;
+                          },
+                      },
+                      exit);
 }
 
 void Machine::Impl::handle_port(const hv::PortAccess& access) {

@@ -164,7 +164,7 @@ TEST(PitTest, LatchHoldsTheCountUntilBothBytesAreRead) {
 TEST(PitTest, ReadBackLatchesStatusThenCount) {
     Pit pit(tick_hz);
     program(pit, 0, 2, 100);
-    pit.write(0x43, 0xc2, at(10)); // count and status of channel 0
+    pit.write(0x43, 0xc2, at(10));           // count and status of channel 0
     EXPECT_EQ(pit.read(0x40, at(50)), 0xb4); // out, both bytes, mode 2
     EXPECT_EQ(pit.read(0x40, at(50)), 90);
     EXPECT_EQ(pit.read(0x40, at(50)), 0);

@@ -62,16 +62,16 @@ TEST_F(AcpiTest, EveryTableSumsToZero) {
 TEST_F(AcpiTest, FixedTableNamesPortsAndLegacyDevices) {
     const auto fadt = find("FACP");
     EXPECT_EQ(fadt[8], 5);
-    EXPECT_EQ(at<u16>(fadt, 46), 9);          // SCI
-    EXPECT_EQ(at<u32>(fadt, 56), 0x600u);     // PM1a event
-    EXPECT_EQ(at<u32>(fadt, 64), 0x604u);     // PM1a control
-    EXPECT_EQ(at<u32>(fadt, 76), 0x608u);     // PM timer
-    EXPECT_EQ(at<u32>(fadt, 48), 0u);         // no SMI command port
-    EXPECT_EQ(at<u16>(fadt, 109) & 2, 0);     // no 8042
-    EXPECT_EQ(at<u64>(fadt, 120), 0xcf9u);    // reset register
+    EXPECT_EQ(at<u16>(fadt, 46), 9);       // SCI
+    EXPECT_EQ(at<u32>(fadt, 56), 0x600u);  // PM1a event
+    EXPECT_EQ(at<u32>(fadt, 64), 0x604u);  // PM1a control
+    EXPECT_EQ(at<u32>(fadt, 76), 0x608u);  // PM timer
+    EXPECT_EQ(at<u32>(fadt, 48), 0u);      // no SMI command port
+    EXPECT_EQ(at<u16>(fadt, 109) & 2, 0);  // no 8042
+    EXPECT_EQ(at<u64>(fadt, 120), 0xcf9u); // reset register
     EXPECT_NE(at<u32>(fadt, 112) & 1 << 10, 0u);
     EXPECT_EQ(at<u32>(fadt, 112) & 1 << 20, 0u); // not hardware reduced
-    EXPECT_EQ(at<u64>(fadt, 132) % 64, 0u);      // FACS
+    EXPECT_EQ(at<u32>(fadt, 36) % 64, 0u);       // FACS
 }
 
 TEST_F(AcpiTest, InterruptTableListsProcessorsAndOverrides) {

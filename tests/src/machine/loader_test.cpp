@@ -244,7 +244,8 @@ TEST(MemoryTest, SixtyFourGibibytesCostNothingUntilTouched) {
     ASSERT_TRUE(memory.has_value());
     const u8 byte[] = {1};
     cpu::GuestMemory& guest = (*memory)->guest();
-    EXPECT_EQ(guest.write(Gpa(four_gib + max_memory - hole_start - 1), byte), cpu::MemoryStatus::ok);
+    EXPECT_EQ(guest.write(Gpa(four_gib + max_memory - hole_start - 1), byte),
+              cpu::MemoryStatus::ok);
     EXPECT_EQ(guest.write(Gpa(hole_start), byte), cpu::MemoryStatus::no_ram);
     EXPECT_EQ(guest.write(Gpa(0xff000000), byte), cpu::MemoryStatus::ok);
 }
