@@ -19,6 +19,9 @@ bool unary(Cpu& cpu, const Op*) {
     state::X87& f = cpu.s.x87;
     Extended result = indefinite;
     u16 sw = 0;
+    if constexpr (reduces) {
+        set_conditions(f, status::c2, 0);
+    }
     if (is_empty(f, 0)) {
         if (!stack_fault(f, false)) {
             return true;
@@ -78,6 +81,7 @@ bool push_second(Cpu& cpu, const Op*) {
     Extended second = indefinite;
     const bool underflow = is_empty(f, 0);
     u16 sw = 0;
+    set_conditions(f, status::c2, 0);
     if (underflow || !is_empty(f, 7)) {
         if (!stack_fault(f, !underflow)) {
             return true;

@@ -322,10 +322,13 @@ u16 math_f2xm1(const Extended& x, Extended& result, u16 control) {
         return sw;
     }
     if (x.exponent() >= 16383) {
-        const bool minus_one = x.exponent() == 16383 && x.significand == u64{1} << 63;
-        result = minus_one                   ? minus_half
-                 : is_infinite(x) && x.sign() ? Extended{u64{1} << 63, 0xbfff}
-                                              : x;
+        if (x.exponent() == 16383 && x.significand == u64{1} << 63) {
+            result = minus_half;
+        } else if (is_infinite(x)) {
+            result = x.sign() ? Extended{u64{1} << 63, 0xbfff} : x;
+        } else {
+            sw |= status::pe; // out of range: the operand itself
+        }
         return sw;
     }
     Scaled v = split(x);
@@ -438,7 +441,7 @@ u16 math_yl2x(const Extended& st0, const Extended& st1, Extended& result, u16 co
             return invalid(result);
         }
         result = infinity(!st1.sign());
-        return is_infinite(st1) ? sw : sw | status::ze;
+        return is_infinite(st1) ? u16{0} : status::ze; // before any denormal operand (SDM 1 4.9.2)
     }
     if (st0.sign()) {
         return invalid(result);

@@ -23,10 +23,11 @@ struct X87Form {
     u8 opcode;
     u8 modrm; ///< memory forms: mod 0, rm 3 (rbx)
     std::string name;
+    bool approximate; ///< the last bit is the implementation's choice
 };
 
-/// Transcendental functions: x87_math_test.cpp has them. The others are not user-level arithmetic.
-bool left_out(ZydisMnemonic m) {
+/// Transcendental functions. x87_math_test.cpp has their values.
+bool is_transcendental(ZydisMnemonic m) {
     switch (m) {
     case ZYDIS_MNEMONIC_F2XM1:
     case ZYDIS_MNEMONIC_FYL2X:
@@ -54,9 +55,9 @@ std::vector<X87Form> all_forms() {
             const u8 code[] = {static_cast<u8>(opcode), static_cast<u8>(modrm), 0x90};
             ZydisDecodedInstruction insn;
             ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-            if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, 3, &insn, operands)) &&
-                !left_out(insn.mnemonic)) {
-                forms.push_back({code[0], code[1], ZydisMnemonicGetString(insn.mnemonic)});
+            if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, 3, &insn, operands))) {
+                forms.push_back({code[0], code[1], ZydisMnemonicGetString(insn.mnemonic),
+                                 is_transcendental(insn.mnemonic)});
             }
         }
     }
@@ -186,8 +187,34 @@ void random_state(SplitMix& random, UserState& s) {
     s.gpr[0] = random.next();
 }
 
+/// The same but for C1, the inexact and underflow flags, and the last bits of ST(0) and ST(1).
+bool nearly_equal(const Case& c, Result host, const Result& guest) {
+    for (unsigned i = 0; i < 2; ++i) {
+        u64 h;
+        u64 g;
+        std::memcpy(&h, &host.end.x87[32 + 16 * i], 8);
+        std::memcpy(&g, &guest.end.x87[32 + 16 * i], 8);
+        if (h - g + 2 <= 4) {
+            std::memcpy(&host.end.x87[32 + 16 * i], &g, 8);
+        }
+    }
+    constexpr u8 inexact = 0x30;
+    host.end.x87[2] = static_cast<u8>((host.end.x87[2] & ~inexact) | (guest.end.x87[2] & inexact));
+    host.end.x87[3] = static_cast<u8>((host.end.x87[3] & ~2) | (guest.end.x87[3] & 2));
+    return compare(c, host, guest, 0).empty();
+}
+
 /// Where an AMD host and nestor-v1 may end differently, case by case.
 bool excused(const X87Form& form, const Case& c, const Result& host, const Result& guest) {
+    if (form.approximate) {
+        u16 exponent;
+        std::memcpy(&exponent, &c.start.x87[40], 2);
+        exponent &= 0x7fff;
+        // The host reduces arguments with a shorter pi, which shows in all but small ones; outside
+        // FYL2XP1's range results are undefined.
+        const bool logarithm = form.name == "fyl2xp1";
+        return nearly_equal(c, host, guest) || (exponent >= (logarithm ? 0x3ffd : 0x4000));
+    }
     u16 control;
     std::memcpy(&control, &c.start.x87[0], 2);
     // The host sets condition codes and EFLAGS also for an unmasked invalid operand; SDM 2A FCOM,
@@ -242,6 +269,9 @@ TEST(X87Oracle, EveryFormAgreesWithTheHost) {
             c.start.gpr[3] = random.below(16) == 0 ? absent_address - 6 - random.below(8)
                                                    : window_address + 16 * random.below(9);
             c.code = {form.opcode, form.modrm, 0xd9, 0xd0}; // FNOP reports what is pending
+            if (form.modrm < 0xc0 && random.below(4) == 0) {
+                c.code.insert(c.code.begin(), 0x66); // 16-bit environments
+            }
             ++total;
             if (agree(harness, form, c)) {
                 continue;
