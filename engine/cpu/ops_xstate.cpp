@@ -20,6 +20,7 @@ using arch::Exception;
 using arch::Seg;
 
 constexpr u64 compacted = u64{1} << 63;
+constexpr u32 enable_xsaves = bit<u32>(20); ///< secondary processor-based controls
 constexpr u32 mxcsr_mask = 0xffff;
 constexpr u32 mxcsr_initial = 0x1f80;
 constexpr u64 x87_bit = arch::xcr0::x87, sse_bit = arch::xcr0::sse, avx_bit = arch::xcr0::avx,
@@ -222,6 +223,10 @@ bool xsave_allowed(Cpu& cpu, bool supervisor) {
     }
     if ((cpu.s.cr0 & arch::cr0::ts) != 0) {
         return cpu.set_fault(Exception::nm, 0);
+    }
+    // SDM 3C 25.6.2: XSAVES and XRSTORS do not exist unless the VMCS enables them.
+    if (supervisor && (cpu.controls.proc2 & enable_xsaves) == 0) {
+        return cpu.set_fault(Exception::ud, 0);
     }
     return !supervisor || cpu.cpl == 0 || cpu.set_fault(Exception::gp, 0);
 }
