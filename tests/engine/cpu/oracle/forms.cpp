@@ -361,12 +361,14 @@ u64 register_value(const Case& c, ZydisRegister reg) {
 u64 effective_address(const Generated& g, const ZydisDecodedOperand& o) {
     const auto& m = o.mem;
     const auto& raw = g.insn.raw;
-    // Zydis 4.0 names R13 as the base where there is none.
+    // Zydis 4.0 names R13 as the base where there is none, without displacement.
     const bool no_base = (g.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0 && raw.modrm.mod == 0 &&
                          raw.modrm.rm == 4 && raw.sib.base == 5;
     u64 a = (no_base ? 0 : register_value(g.c, m.base)) +
             register_value(g.c, m.index) * (m.scale == 0 ? 1 : m.scale) +
-            static_cast<u64>(m.disp.has_displacement ? m.disp.value : 0);
+            static_cast<u64>(no_base                   ? raw.disp.value
+                             : m.disp.has_displacement ? m.disp.value
+                                                       : 0);
     return g.insn.address_width == 32 ? static_cast<u32>(a) : a;
 }
 bool is_bit_string(const Generated& g) {

@@ -65,14 +65,26 @@ bool Harness::same_memory() const {
     return std::memcmp(guest_->guest.data(), reinterpret_cast<const void*>(data_address), 0x3000) ==
            0;
 }
-void Harness::reset_memory() {
-    std::vector<u8> pattern(0x3000);
-    for (std::size_t i = 0; i < pattern.size(); ++i) {
-        pattern[i] = static_cast<u8>(i * 37 + (i >> 8) * 11);
-    }
-    guest_->host.fill_data(pattern.data());
-    guest_->guest.fill_data(pattern.data());
+namespace {
+
+const std::vector<u8>& pattern() {
+    static const std::vector<u8> bytes = [] {
+        std::vector<u8> p(0x3000);
+        for (std::size_t i = 0; i < p.size(); ++i) {
+            p[i] = static_cast<u8>(i * 37 + (i >> 8) * 11);
+        }
+        return p;
+    }();
+    return bytes;
 }
+
+} // namespace
+
+void Harness::reset_memory() {
+    guest_->host.fill_data(pattern().data());
+    reset_guest_memory();
+}
+void Harness::reset_guest_memory() { guest_->guest.fill_data(pattern().data()); }
 
 std::string compare(const Case& c, const Result& host, const Result& guest, u64 undefined_flags) {
     std::string d;

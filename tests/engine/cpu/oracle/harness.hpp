@@ -57,7 +57,6 @@ struct Result {
 /// Both processors. One at a time in a process: it owns the addresses above and signal handlers.
 class Harness final {
 public:
-    /// With `no_chain`, Cpu runs every instruction by itself (budget 1 each).
     Harness();
     ~Harness();
     Harness(const Harness&) = delete;
@@ -72,6 +71,9 @@ public:
     [[nodiscard]] bool same_memory() const;
     /// Makes both the pattern again that they start with.
     void reset_memory();
+
+    /// The same for Cpu's side alone.
+    void reset_guest_memory();
 
     [[nodiscard]] cpu::Cpu& cpu();
 

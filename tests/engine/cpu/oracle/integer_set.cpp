@@ -91,6 +91,9 @@ bool is_integer(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* 
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
     case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
     case ZYDIS_MNEMONIC_UD0: // AMD's has no ModRM byte
     case ZYDIS_MNEMONIC_UD1:
         return false;
@@ -136,19 +139,80 @@ u64 undefined_flags(const Generated& g) {
     return undefined;
 }
 
+namespace {
+
+using Predicate = bool (*)(const Generated&);
+
+bool has(const Generated& g, u64 attribute) { return (g.insn.attributes & attribute) != 0; }
+bool is(const Generated& g, ZydisMnemonic a, ZydisMnemonic b) {
+    return g.insn.mnemonic == a || g.insn.mnemonic == b;
+}
+bool mapped(u64 a) { return a >= data_address + 256 && a < absent_address - 256; }
+bool is_compare_string(const Generated& g) {
+    return g.insn.meta.category == ZYDIS_CATEGORY_STRINGOP &&
+           (is(g, ZYDIS_MNEMONIC_CMPSB, ZYDIS_MNEMONIC_CMPSW) ||
+            is(g, ZYDIS_MNEMONIC_CMPSD, ZYDIS_MNEMONIC_CMPSQ));
+}
+
+struct VendorDifference {
+    const char* reason;
+    Predicate applies;
+};
+const VendorDifference vendor_differences[] = {
+    {"near branch with an operand-size prefix in 64-bit mode: Intel ignores it, AMD obeys it",
+     [](const Generated& g) {
+         return !g.c.mode32 && g.insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+                has(g, ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+     }},
+    {"SHLD and SHRD of 16 bits by more than 16: undefined result (SDM 2B SHLD)",
+     [](const Generated& g) {
+         if (!is(g, ZYDIS_MNEMONIC_SHLD, ZYDIS_MNEMONIC_SHRD) || g.operands[0].size != 16) {
+             return false;
+         }
+         const auto& last = g.operands[2];
+         return ((last.type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? last.imm.value.u : g.c.start.gpr[1]) &
+                 31) > 16;
+     }},
+    {"LOOPE and LOOPNE with F2 or F3, which is reserved (SDM 2A 2.1.1): AMD takes the condition "
+     "from the prefix",
+     [](const Generated& g) {
+         return is(g, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE) &&
+                (g.c.code[0] == 0xf2 || g.c.code[0] == 0xf3 || g.c.code[1] == 0xf2 ||
+                 g.c.code[1] == 0xf3);
+     }},
+    {"CALL to a non-canonical address with a stack that faults: Intel checks the target first "
+     "(SDM 2A CALL), AMD pushes first",
+     [](const Generated& g) {
+         return g.insn.mnemonic == ZYDIS_MNEMONIC_CALL && !mapped(g.c.start.gpr[4]);
+     }},
+    {"0F 0D with a register operand: NOP on Intel, #UD on AMD",
+     [](const Generated& g) {
+         return g.insn.opcode_map == ZYDIS_OPCODE_MAP_0F && g.insn.opcode == 0x0d &&
+                g.insn.raw.modrm.mod == 3;
+     }},
+    {"repeated CMPS or SCAS that faults after some iterations: Intel leaves the flags as they were "
+     "(SDM 2B REP), AMD has those of the last comparison",
+     [](const Generated& g) {
+         if (g.insn.meta.category != ZYDIS_CATEGORY_STRINGOP ||
+             !has(g, ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) {
+             return false;
+         }
+         const bool source = is_compare_string(g) && !mapped(g.c.start.gpr[6]);
+         return source || !mapped(g.c.start.gpr[7]);
+     }},
+    {"CMPS whose two operands both fault: the order of the accesses is not architectural",
+     [](const Generated& g) {
+         return is_compare_string(g) && !mapped(g.c.start.gpr[6]) && !mapped(g.c.start.gpr[7]);
+     }},
+};
+
+} // namespace
+
 bool differs_by_vendor(const Generated& g) {
-    // Near branches with an operand-size prefix in 64-bit mode: Intel ignores it, AMD obeys it.
-    const bool branch = g.insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
-    if (!g.c.mode32 && branch && (g.insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) != 0) {
-        return true;
-    }
-    // SHLD and SHRD of 16 bits by more than 16: the result is undefined (SDM 2B SHLD).
-    if ((g.insn.mnemonic == ZYDIS_MNEMONIC_SHLD || g.insn.mnemonic == ZYDIS_MNEMONIC_SHRD) &&
-        g.operands[0].size == 16) {
-        const auto& last = g.operands[2];
-        const u64 count =
-            (last.type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? last.imm.value.u : g.c.start.gpr[1]) & 31;
-        return count > 16;
+    for (const VendorDifference& d : vendor_differences) {
+        if (d.applies(g)) {
+            return true;
+        }
     }
     return false;
 }
