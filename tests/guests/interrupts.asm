@@ -448,7 +448,7 @@ pit:
     mov bl, al
     in al, 0x42
     mov bh, al
-    mov ecx, 100000
+    mov ecx, 4000000            ; 3.4 ms at 1 GHz and one instruction a tick
 .spin:
     in al, 0x61
     test al, 0x20
