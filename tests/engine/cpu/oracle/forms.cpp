@@ -318,7 +318,7 @@ void set_implicit(Case& c, const Form& f, Random& random) {
             pick(random, 4) == 0 ? c.start.gpr[6] + pick(random, 9) : target_address(random, 8);
         if ((attributes &
              (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0) {
-            c.start.gpr[1] = pick(random, 9);
+            c.start.gpr[1] = pick(random, 4) == 0 ? pick(random, 400) : pick(random, 9);
         }
     }
     switch (f.insn.meta.category) {
@@ -394,6 +394,19 @@ bool is_safe_address(u64 a, bool mode32) {
     }
     return (a < 0x10000 - margin && a >= margin) ||
            (!mode32 && !canonical(a) && !canonical(a - margin) && !canonical(a + margin));
+}
+/// A run of bytes up or down from an address: within the layout, or faulting at once.
+bool is_safe_run(const Case& c, u64 a, u64 bytes) {
+    constexpr u64 first = data_address - 4096;
+    constexpr u64 end = data_address + 0x4000;
+    if (c.mode32) {
+        a = static_cast<u32>(a);
+    }
+    const bool down = (c.start.rflags & arch::rflags::df) != 0;
+    const u64 low = down ? a - bytes : a;
+    const u64 high = down ? a + 8 : a + bytes + 8;
+    return (low >= first && high <= end) || (high <= 0x10000 && low < high) ||
+           (!c.mode32 && !canonical(low) && !canonical(high));
 }
 bool is_safe_target(const Generated& g, u64 target) {
     if (g.c.mode32) {
@@ -485,7 +498,8 @@ bool is_safe(const Generated& g) {
          (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0) {
         const u64 count =
             g.insn.address_width == 64 ? c.start.gpr[1] : static_cast<u32>(c.start.gpr[1]);
-        if (count > 32) {
+        if (count > 400 || !is_safe_run(c, c.start.gpr[6], count * 8) ||
+            !is_safe_run(c, c.start.gpr[7], count * 8)) {
             return false;
         }
     }
@@ -528,7 +542,7 @@ Generated generate(const Form& f, Random& random) {
     if (!f.mode32) {
         r.rex_rxb = static_cast<u8>(random() & 7);
         r.rex = (random() & 3) == 0;
-        r.vvvv = static_cast<u8>(random() & 15);
+        r.vvvv = static_cast<u8>((random() & 1) * (random() & 15));
     } else {
         r.vvvv = static_cast<u8>(random() & 7);
     }
@@ -554,6 +568,9 @@ Generated generate(const Form& f, Random& random) {
     c.code.insert(c.code.end(), tail.begin(), tail.end());
     for (unsigned i = 0; i < f.immediate_bytes; ++i) {
         c.code.push_back(static_cast<u8>(random()));
+    }
+    if (f.mnemonic == ZYDIS_MNEMONIC_ENTER) {
+        c.code[c.code.size() - 2] = 0; // frames of less than 256 bytes
     }
     if (rip_target != 0) {
         const u32 disp = static_cast<u32>(rip_target - c.start.rip - c.code.size());

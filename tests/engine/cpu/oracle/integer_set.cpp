@@ -200,6 +200,10 @@ const VendorDifference vendor_differences[] = {
          const bool source = is_compare_string(g) && !mapped(g.c.start.gpr[6]);
          return source || !mapped(g.c.start.gpr[7]);
      }},
+    {"POPA that faults in the middle: which registers are loaded by then is not architectural",
+     [](const Generated& g) {
+         return is(g, ZYDIS_MNEMONIC_POPA, ZYDIS_MNEMONIC_POPAD) && !mapped(g.c.start.gpr[4]);
+     }},
     {"CMPS whose two operands both fault: the order of the accesses is not architectural",
      [](const Generated& g) {
          return is_compare_string(g) && !mapped(g.c.start.gpr[6]) && !mapped(g.c.start.gpr[7]);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -65,13 +66,19 @@ void run_all(bool mode32, u64 cases, u64 seed) {
     Harness h;
     const u64 per_form = cases / forms.size() + 1;
     u64 ran = 0;
+    std::set<ZydisMnemonic> unreached;
     std::map<ZydisMnemonic, u64> failed;
     for (std::size_t i = 0; i < forms.size(); ++i) {
         Random random(seed * 1000003 + i);
         u64 valid = 0;
+        u64 excluded = 0;
         for (u64 k = 0; k < 4 * per_form && valid < per_form; ++k) {
             const Generated g = generate(forms[i], random);
-            if (!g.valid || differs_by_vendor(g)) {
+            if (!g.valid) {
+                continue;
+            }
+            if (differs_by_vendor(g)) {
+                ++excluded;
                 continue;
             }
             ++valid;
@@ -82,10 +89,17 @@ void run_all(bool mode32, u64 cases, u64 seed) {
             }
         }
         ran += valid;
+        if (valid == 0 && excluded == 0) {
+            unreached.insert(forms[i].mnemonic);
+        }
     }
     for (const auto& [mnemonic, count] : failed) {
         fmt::print("{}: {} failing cases\n", ZydisMnemonicGetString(mnemonic), count);
     }
+    for (const ZydisMnemonic m : unreached) {
+        fmt::print("{}: a form without cases\n", ZydisMnemonicGetString(m));
+    }
+    EXPECT_TRUE(unreached.empty());
     fmt::print("{} forms, {} cases, seed {}\n", forms.size(), ran, seed);
 }
 
