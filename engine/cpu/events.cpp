@@ -23,6 +23,11 @@ bool is_software(EventType type) {
     return type == EventType::software_interrupt || type == EventType::software_exception;
 }
 
+/// INT1 too: what returns behind its instruction.
+bool is_software_kind(EventType type) {
+    return is_software(type) || type == EventType::privileged_software_exception;
+}
+
 u32 interruption_info(const Event& e) {
     return e.vector | static_cast<u32>(e.type) << 8 | (e.has_error ? bit<u32>(11) : 0) |
            bit<u32>(31);
@@ -311,9 +316,7 @@ bool Delivery::long_mode() {
 }
 
 bool deliver_once(Cpu& cpu, const Event& e) {
-    const bool software = e.type == EventType::software_interrupt ||
-                          e.type == EventType::software_exception ||
-                          e.type == EventType::privileged_software_exception;
+    const bool software = is_software_kind(e.type);
     const Site site{cpu, nullptr, is_software(e.type) ? 0u : 1u};
     u64 return_rip = cpu.s.rip;
     if (software) {
@@ -336,6 +339,12 @@ bool deliver_once(Cpu& cpu, const Event& e) {
 }
 
 void exit_for_exception(Cpu& cpu, const Event& e, const std::optional<Event>& during) {
+    // SDM 3C 28.3.3: the saved RF is that of the image which delivery would have pushed.
+    if (is_software_kind(e.type)) {
+        cpu.s.rflags &= ~rflags::rf;
+    } else if (pushes_rf(e)) {
+        cpu.s.rflags |= rflags::rf;
+    }
     u64 qualification = 0;
     if (e.type == EventType::hardware_exception && (e.vector == 14 || e.vector == 1)) {
         qualification = e.address;

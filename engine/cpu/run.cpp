@@ -92,6 +92,7 @@ void Cpu::inject(const Event& e) {
 
 void Cpu::complete_instruction(unsigned length) {
     s.rip = truncate_rip(s.rip + length);
+    s.rflags &= ~rflags::rf;
     after_instruction(s.rflags, true);
     s.retired += 1;
     start_count_ += 1;
