@@ -435,9 +435,8 @@ pit:
     out 0x61, al
     mov al, 0xb0
     out 0x43, al
-    mov al, 0
+    mov al, 0xff                ; 55 ms: long enough for a slow host
     out 0x42, al
-    mov al, 0x10
     out 0x42, al
     in al, 0x61
     movzx eax, al
@@ -448,7 +447,7 @@ pit:
     mov bl, al
     in al, 0x42
     mov bh, al
-    mov ecx, 4000000            ; 3.4 ms at 1 GHz and one instruction a tick
+    mov ecx, 60000000           ; an instruction a tick at 1 GHz
 .spin:
     in al, 0x61
     test al, 0x20
@@ -457,9 +456,8 @@ pit:
 .high:
     movzx eax, al
     checkm "pit.channel2_high", eax, 0x20, 0x20
-    movzx ebx, bx
-    cmp ebx, 0x1000
-    setbe al
+    cmp bx, 0x2000
+    setae al
     movzx eax, al
     check32 "pit.latched_count", eax, 1
     ret
