@@ -109,6 +109,7 @@ Result<> MemoryDigester::Impl::attach(std::span<const Region> given) {
 
 std::vector<RegionEntry> MemoryDigester::Impl::entries() const {
     std::vector<RegionEntry> entries;
+    entries.reserve(regions.size());
     for (const RegionTree& tree : regions) {
         entries.push_back({tree.start, tree.pages << page_shift, tree.root()});
     }

@@ -31,6 +31,7 @@ Result<> fill(RecordCache& cache, RegionTree& tree, unsigned level, u64 index, L
 Result<> Snapshot::seed(MemoryDigester& digester) const {
     const auto& regions = manifest().regions;
     std::vector<Region> shape;
+    shape.reserve(regions.size());
     for (const RegionEntry& region : regions) {
         shape.push_back({region.start, region.size, nullptr});
     }
