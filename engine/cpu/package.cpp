@@ -25,6 +25,7 @@ Package::~Package() { memory_.set_watcher(nullptr); }
 void Package::forget_all() {
     code_->reset();
     tables_.clear();
+    noted_ = {};
     for (Cpu* cpu : cpus_) {
         cpu->flush_tlb();
         cpu->forget_jumps();
@@ -41,6 +42,11 @@ void Package::note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64
     const u64 index = (entry & page_mask) / entry_size;
     // The linear address of entry 0 of this table; the table covers one aligned range.
     const u64 table_linear = (linear & ~((u64{1} << span_shift) - 1)) - (index << span_shift);
+    Noted& noted = noted_[span_shift >> 3 & (noted_.size() - 1)];
+    if (noted.gfn == gfn && noted.linear == table_linear && noted.generation == generation_) {
+        return;
+    }
+    noted = {gfn, table_linear, generation_};
     auto [it, fresh] = tables_.try_emplace(gfn);
     TablePage& table = it->second;
     if (fresh) {
@@ -78,6 +84,7 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
     if (unused) {
         // Every TLB was flushed since the table was last walked: nothing depends on it any more.
         tables_.erase(gfn);
+        noted_ = {};
         *page.state &= static_cast<u8>(~page_state::walked);
         return;
     }

@@ -4,6 +4,7 @@
 // to pages that code was decoded from or that a cached walk read, and drops what was derived.
 #pragma once
 
+#include <array>
 #include <bitset>
 #include <memory>
 #include <unordered_map>
@@ -84,6 +85,13 @@ private:
     std::unique_ptr<CodeCache> code_;
     std::vector<Cpu*> cpus_;
     std::unordered_map<u64, TablePage> tables_; ///< by guest frame
+    /// The last note of each level, because the next is mostly the same.
+    struct Noted {
+        u64 gfn = ~u64{0};
+        u64 linear = 0;
+        u64 generation = 0;
+    };
+    std::array<Noted, 8> noted_;
     u64 generation_ = 1; ///< counts TLB flushes
 };
 

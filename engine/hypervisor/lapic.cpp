@@ -24,6 +24,9 @@ constexpr u32 version_value = 0x00050014; ///< max LVT entry 5 (no CMCI), integr
 /// Timer modes (SDM 3A figure 11-8).
 constexpr unsigned one_shot = 0, periodic = 1, tsc_deadline_mode = 2;
 
+/// Vector, software enable, focus checking, EOI-broadcast suppression (SDM 3A figure 11-23).
+constexpr u32 svr_writable = 0x13ff;
+
 /// Error status bits (SDM 3A figure 11-9).
 constexpr u32 esr_send_illegal = 1u << 5, esr_receive_illegal = 1u << 6, esr_illegal_register = 1u << 7;
 
@@ -138,8 +141,15 @@ u32 Lapic::read(u16 offset, u64 ticks) const {
     }
 }
 
-u32 Lapic::mmio_read(u16 offset, u64 ticks) const {
-    return (offset & 15) == 0 && readable(offset) ? read(offset, ticks) : 0;
+u32 Lapic::mmio_read(u16 offset, u64 ticks) {
+    if ((offset & 15) != 0) {
+        return 0;
+    }
+    if (!readable(offset)) {
+        error(esr_illegal_register);
+        return 0;
+    }
+    return read(offset, ticks);
 }
 
 Lapic::Effects Lapic::mmio_write(u16 offset, u32 value, u64 ticks) {
@@ -180,7 +190,7 @@ void Lapic::write(u16 offset, u32 value, u64 ticks, Effects& effects) {
         end_of_interrupt(effects);
         break;
     case ApicRegister::svr:
-        reg(ApicRegister::svr) = value & 0x11ff; // bit 12: EOI-broadcast suppression
+        reg(ApicRegister::svr) = value & svr_writable;
         if ((value & 0x100) == 0) {
             // SDM 3A 11.4.7.2: every LVT entry is masked while the APIC is software disabled.
             for (u16 lvt = 0x320; lvt <= 0x370; lvt += 0x10) {
@@ -288,9 +298,17 @@ bool Lapic::msr_write(u32 index, u64 value, u64 ticks, Effects& effects) {
             return false; // SDM 3A 11.12.1.3
         }
         break;
-    case ApicRegister::tpr:
-    case ApicRegister::svr:
     case ApicRegister::timer_initial:
+        break;
+    case ApicRegister::tpr:
+        if (value > 0xff) {
+            return false;
+        }
+        break;
+    case ApicRegister::svr:
+        if ((value & ~u64{svr_writable}) != 0) {
+            return false;
+        }
         break;
     case ApicRegister::timer_divide:
         if ((value & ~u64{0xb}) != 0) {

@@ -69,8 +69,8 @@ public:
     /// WRMSR to IA32_APIC_BASE. False: #GP(0).
     [[nodiscard]] bool write_base(u64 value, u64 physical_bits);
 
-    /// A 4-byte access to the xAPIC page; other sizes and holes read as zero and ignore writes.
-    [[nodiscard]] u32 mmio_read(u16 offset, u64 ticks) const;
+    /// A 4-byte access to the xAPIC page. Holes read as zero, ignore writes and are noted in ESR.
+    [[nodiscard]] u32 mmio_read(u16 offset, u64 ticks);
     Effects mmio_write(u16 offset, u32 value, u64 ticks);
     /// RDMSR and WRMSR of 0x800..0x8ff. False: #GP(0).
     [[nodiscard]] bool msr_read(u32 index, u64 ticks, u64& value) const;
