@@ -273,6 +273,23 @@ void Board::reset(Ticks now) {
     update_lines();
 }
 
+void Board::set_up_as_firmware() {
+    struct Chip {
+        u16 port;
+        u8 vector;
+        u8 wiring;
+    };
+    for (const Chip& chip : {Chip{0x20, 0x08, 4}, Chip{0xa0, 0x70, 2}}) {
+        const u16 data = chip.port + 1;
+        pic_.write(chip.port, 0x11); // ICW1: edge triggered, cascaded, ICW4 follows
+        pic_.write(data, chip.vector);
+        pic_.write(data, chip.wiring);
+        pic_.write(data, 0x01); // ICW4: 8086 mode
+        pic_.write(data, 0xff);
+    }
+    update_lines();
+}
+
 BoardState Board::save() const {
     return {.acpi_pm = acpi_pm_.save(),
             .fw_cfg = fw_cfg_.save(),

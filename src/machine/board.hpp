@@ -69,11 +69,17 @@ public:
     Vector acknowledge_pic() { return pic_.acknowledge(); }
 
     void receive_serial(std::span<const u8> bytes);
+    /// Bytes received that the guest has not read yet.
+    [[nodiscard]] u64 serial_input_waiting() const {
+        return uart_.save().fifo.size() + uart_.save().wire.size();
+    }
     /// Bytes the guest sent since this was last cleared, oldest first.
     [[nodiscard]] std::vector<u8>& serial_output() { return serial_output_; }
     void press_power_button();
 
     void reset(Ticks now);
+    /// Leaves the PIC pair as PC firmware does, vectors 0x08 and 0x70, but with every input masked.
+    void set_up_as_firmware();
     [[nodiscard]] BoardState save() const;
     /// Checks each unit and takes it over. On failure the board is partly loaded.
     [[nodiscard]] Result<> load(const BoardState& from);

@@ -148,6 +148,7 @@ Result<> Machine::boot(const BootImages& images) {
     const Entry entry = TRY(load_kernel(m.ram->guest(), m.config.memory, images));
     TRY(write_firmware_tables(m.ram->guest(), m.config.cpus));
     m.package->forget_all();
+    m.board->set_up_as_firmware();
     for (u16 i = 0; i < m.config.cpus; ++i) {
         TRY(change(*m.vcpus[i], [&](state::Vcpu& s) {
             s.msrs.feature_control = feature_control_vmx;
@@ -204,6 +205,8 @@ void Machine::set_serial_sink(std::function<void(std::span<const u8>)> sink) {
 }
 
 std::vector<u8> Machine::take_serial_output() { return std::exchange(impl_->serial_kept, {}); }
+
+u64 Machine::serial_input_waiting() const { return impl_->board->serial_input_waiting(); }
 
 Icount Machine::count() const { return Icount(impl_->s.count); }
 Ticks Machine::ticks() const { return impl_->ticks(); }

@@ -41,7 +41,8 @@ using Input = std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy>;
 struct RunLimits {
     Icount until{std::numeric_limits<u64>::max()};
     Ticks until_ticks{std::numeric_limits<u64>::max()};
-    /// Stop once the guest has sent this text over the serial port; empty for never.
+    /// Stop once the guest has sent this text over the serial port; empty for never. A text may
+    /// begin in one run and end in the next that waits for the same.
     std::string_view until_serial;
     /// Come back when every vCPU idles instead of letting ticks jump to the next deadline.
     bool stop_when_idle = false;
@@ -104,6 +105,8 @@ public:
     /// The one door for what comes from outside. It takes effect at the current count.
     void input(const Input& input);
 
+    /// Bytes of serial input that the guest has not read yet.
+    [[nodiscard]] u64 serial_input_waiting() const;
     /// Where the guest's serial output goes, as it is sent. Without a sink it is kept for
     /// take_serial_output().
     void set_serial_sink(std::function<void(std::span<const u8>)> sink);

@@ -63,7 +63,7 @@ struct Machine::Impl final : hv::BoardPort, device::MessageSink {
 
     std::function<void(std::span<const u8>)> serial_sink;
     std::vector<u8> serial_kept;
-    std::string_view serial_wanted;
+    std::string serial_wanted;
     std::string serial_tail;
     bool serial_found = false;
 };

@@ -39,8 +39,10 @@ Ticks Machine::Impl::ticks_at(Icount count) const {
 Ticks Machine::Impl::ticks() const { return ticks_at(Icount(s.count)); }
 
 Stop Machine::Impl::run(const RunLimits& limits) {
-    serial_wanted = limits.until_serial;
-    serial_tail.clear();
+    if (serial_found || serial_wanted != limits.until_serial) {
+        serial_wanted = limits.until_serial;
+        serial_tail.clear();
+    }
     serial_found = false;
     for (;;) {
         if (!completing) {
