@@ -318,7 +318,8 @@ bool emit_simd(Emit& e) {
     case UnitState::ok:
         break;
     }
-    if (!simd::emit_move(e) && !simd::emit_masked(e) && !simd::emit_approximate(e)) {
+    if (!simd::emit_move(e) && !simd::emit_compiled(e) && !simd::emit_masked(e) &&
+        !simd::emit_approximate(e)) {
         simd::emit_thunk(e);
     }
     return true;

@@ -88,6 +88,7 @@ struct Bounce {
 
 // Parts of emit_simd, in this order. False: not theirs.
 bool emit_move(Emit& e);   ///< plain moves without a thunk (ops_simd_move.cpp)
+bool emit_compiled(Emit& e); ///< common integer operations (ops_simd_integer.cpp)
 bool emit_masked(Emit& e); ///< gathers and masked moves (ops_simd_masked.cpp)
 bool emit_approximate(Emit& e); ///< RCP and RSQRT (ops_simd_math.cpp)
 

@@ -75,7 +75,7 @@ private:
     u8* writable_ = nullptr;
     const u8* executable_ = nullptr;
     u64 capacity_;
-    u64 used_ = 0;
+    u64 used_ = 64; ///< checkers of indirect calls read what lies in front of a function
 };
 
 /// All thunks of the process. They depend on nothing but instruction bytes, like library code, and

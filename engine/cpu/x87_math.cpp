@@ -52,30 +52,46 @@ Quad value(const Scaled& v) { return scale(v.fraction, v.exponent); }
 
 // --- series, for arguments of moderate size ---------------------------------------------------------
 
-/// sin(r) for |r| <= pi/4.
-Quad sine(Quad r) {
-    const Quad z = r * r;
-    Quad sum = 1;
-    for (int k = 34; k >= 2; k -= 2) {
-        sum = 1 - z * sum / (k * (k + 1));
-    }
-    return r * sum;
-}
+constexpr unsigned terms = 40;
 
-Quad cosine(Quad r) {
-    const Quad z = r * r;
-    Quad sum = 1;
-    for (int k = 33; k >= 1; k -= 2) {
-        sum = 1 - z * sum / (k * (k + 1));
+/// 1 / n!
+constexpr auto inverse_factorials = [] {
+    std::array<Quad, terms> table{};
+    Quad factorial = 1;
+    for (unsigned n = 0; n < terms; ++n) {
+        factorial *= n == 0 ? 1 : Quad(n);
+        table[n] = 1 / factorial;
+    }
+    return table;
+}();
+
+/// 1 / n, n odd; entry 0 is not used.
+constexpr auto inverses = [] {
+    std::array<Quad, 52> table{};
+    for (unsigned n = 1; n < table.size(); ++n) {
+        table[n] = 1 / Quad(n);
+    }
+    return table;
+}();
+
+/// first - z * second + ... over every other inverse factorial from `from` on.
+Quad alternating(Quad z, unsigned from, unsigned last) {
+    Quad sum = inverse_factorials[last];
+    for (unsigned n = last; n > from; n -= 2) {
+        sum = inverse_factorials[n - 2] - z * sum;
     }
     return sum;
 }
 
+/// sin(r) and cos(r) for |r| <= pi/4.
+Quad sine(Quad r) { return r * alternating(r * r, 1, 31); }
+Quad cosine(Quad r) { return alternating(r * r, 0, 30); }
+
 /// exp(v) - 1 for |v| <= 0.7.
 Quad exp_minus_one(Quad v) {
-    Quad sum = 1;
-    for (int k = 36; k >= 2; --k) {
-        sum = 1 + v * sum / k;
+    Quad sum = inverse_factorials[33];
+    for (unsigned n = 32; n >= 1; --n) {
+        sum = inverse_factorials[n] + v * sum;
     }
     return v * sum;
 }
@@ -84,8 +100,8 @@ Quad exp_minus_one(Quad v) {
 Quad log2_of_ratio(Quad s) {
     const Quad z = s * s;
     Quad sum = 0;
-    for (int k = 49; k >= 3; k -= 2) {
-        sum = z * (Quad{1} / k + sum);
+    for (unsigned k = 49; k >= 3; k -= 2) {
+        sum = z * (inverses[k] + sum);
     }
     return 2 * s * (1 + sum) * quad_log2e;
 }
@@ -94,8 +110,8 @@ Quad log2_of_ratio(Quad s) {
 constexpr Quad atan_small(Quad v) {
     const Quad z = v * v;
     Quad sum = 0;
-    for (int k = 25; k >= 3; k -= 2) {
-        sum = z * (Quad{1} / k - sum);
+    for (unsigned k = 25; k >= 3; k -= 2) {
+        sum = z * (inverses[k] - sum);
     }
     return v * (1 - sum);
 }
@@ -127,8 +143,8 @@ Quad arctangent(Quad v) {
 // --- reduction by pi / 2 ------------------------------------------------------------------------------
 
 struct Reduced {
-    unsigned quadrant;
-    Quad remainder; ///< in [-pi/4, pi/4]; not zero
+    unsigned quadrant = 0;
+    Quad remainder = 0; ///< in [-pi/4, pi/4]; not zero
 };
 
 /// x = quadrant * pi/2 + remainder for |x| < 2^63, from the product with 320 bits of 2/pi.
@@ -188,26 +204,34 @@ Reduced reduce(const Extended& x) {
     return {quadrant & 3, negative ? -r : r};
 }
 
-struct SineCosine {
-    Quad sine;
-    Quad cosine;
-};
-
-/// Both functions of a finite x that is not tiny, |x| < 2^63.
-SineCosine sine_cosine(const Extended& x) {
-    const Extended positive{x.significand, static_cast<u16>(x.sign_exponent & 0x7fff)};
-    Reduced r{0, 0};
-    if (x.exponent() < 16383 - 1) {
-        r.remainder = value(split(positive));
-    } else {
-        r = reduce(positive);
+/// The argument of a trigonometric function, reduced; finite and not tiny, |x| < 2^63.
+class Angle final {
+public:
+    explicit Angle(const Extended& x) : negative_(x.sign()) {
+        const Extended positive{x.significand, static_cast<u16>(x.sign_exponent & 0x7fff)};
+        if (x.exponent() < 16383 - 1) {
+            reduced_ = {0, value(split(positive))};
+        } else {
+            reduced_ = reduce(positive);
+        }
     }
-    const Quad s = sine(r.remainder);
-    const Quad c = cosine(r.remainder);
-    const Quad by_quadrant[4] = {s, c, -s, -c};
-    const Quad sign = x.sign() ? -1 : 1;
-    return {sign * by_quadrant[r.quadrant], by_quadrant[(r.quadrant + 1) & 3]};
-}
+    [[nodiscard]] Quad sin() const {
+        const Quad v = in_quadrant(reduced_.quadrant);
+        return negative_ ? -v : v;
+    }
+    [[nodiscard]] Quad cos() const { return in_quadrant(reduced_.quadrant + 1); }
+
+private:
+    /// sin(r + quadrant * pi/2)
+    [[nodiscard]] Quad in_quadrant(unsigned quadrant) const {
+        const Quad r = reduced_.remainder;
+        const Quad v = (quadrant & 1) != 0 ? cosine(r) : sine(r);
+        return (quadrant & 2) != 0 ? -v : v;
+    }
+
+    bool negative_;
+    Reduced reduced_{};
+};
 
 Extended round_quad(Quad v, u16 control, u16& sw) {
     return round_to_extended(split(v), false, control, sw);
@@ -252,9 +276,9 @@ u16 math_sincos(const Extended& x, Extended& sine_result, Extended& cosine_resul
         sine_result = round_near(x, false, control, sw);
         cosine_result = round_near(one, false, control, sw);
     } else {
-        const SineCosine v = sine_cosine(x);
-        sine_result = round_quad(v.sine, control, sw);
-        cosine_result = round_quad(v.cosine, control, sw);
+        const Angle angle(x);
+        sine_result = round_quad(angle.sin(), control, sw);
+        cosine_result = round_quad(angle.cos(), control, sw);
     }
     return sw & static_cast<u16>(~status::c1);
 }
@@ -270,7 +294,7 @@ u16 math_sin(const Extended& x, Extended& result, u16 control) {
     } else if (is_tiny(x)) {
         result = round_near(x, false, control, sw);
     } else {
-        result = round_quad(sine_cosine(x).sine, control, sw);
+        result = round_quad(Angle(x).sin(), control, sw);
     }
     return sw;
 }
@@ -286,7 +310,7 @@ u16 math_cos(const Extended& x, Extended& result, u16 control) {
     } else if (is_tiny(x)) {
         result = round_near(one, false, control, sw);
     } else {
-        result = round_quad(sine_cosine(x).cosine, control, sw);
+        result = round_quad(Angle(x).cos(), control, sw);
     }
     return sw;
 }
@@ -302,8 +326,8 @@ u16 math_tan(const Extended& x, Extended& tangent, Extended& one_result, u16 con
     } else if (is_tiny(x)) {
         tangent = round_near(x, true, control, sw);
     } else {
-        const SineCosine v = sine_cosine(x);
-        tangent = round_quad(v.sine / v.cosine, control, sw);
+        const Angle angle(x);
+        tangent = round_quad(angle.sin() / angle.cos(), control, sw);
     }
     return sw & static_cast<u16>(~status::c1);
 }
