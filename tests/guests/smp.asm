@@ -349,10 +349,22 @@ shootdown:
 
 ; A halted processor and a spinning one are reset by INIT and answer nothing until the SIPI.
 hold:
+    wrmsr_imm 0xc0000082, 0x1234567
+    mov rax, 0x1122334455667788
+    movq xmm7, rax
+    mov cr2, rax
     mov dword [answer], 1
 .loop:
     pause
     jmp .loop
+what_is_left:
+    mov ecx, 0xc0000082
+    rdmsr
+    mov [plain], eax
+    movd [total], xmm7
+    mov rax, cr2
+    mov [rounds], eax
+    ret
 init_again:
     mov dword [abs TRAMPOLINE + ap_starts - trampoline], 0
     mov dword [answer], 0
@@ -370,6 +382,14 @@ init_again:
     send 1, 0x4600 + TRAMPOLINE / 0x1000
     wait_for ap_ready, 50000000, 1
     check32 "init.started_again", [ap_ready], 1
+    give_work 1, what_is_left
+    await_work 1
+    ; SDM 3A table 9-1: INIT keeps most MSRs and the vector registers; QEMU resets them
+    intel
+    check32 "init.keeps_msr", [plain], 0x1234567
+    intel
+    check32 "init.keeps_xmm", [total], 0x55667788
+    check32 "init.clears_cr2", [rounds], 0
     check32 "init.through_trampoline", [abs TRAMPOLINE + ap_starts - trampoline], 1
     ret
     end_image
