@@ -11,10 +11,10 @@
 namespace nestor::arch {
 
 struct XComponent {
-    u8 number;     ///< bit in XCR0 or XSS
-    u16 offset;    ///< in the standard format
+    u8 number;  ///< bit in XCR0 or XSS
+    u16 offset; ///< in the standard format
     u16 size;
-    bool aligned;  ///< in the compacted format: on a multiple of 64
+    bool aligned; ///< in the compacted format: on a multiple of 64
     bool supervisor;
 };
 

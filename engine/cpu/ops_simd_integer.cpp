@@ -23,8 +23,7 @@ enum class Width : u8 { legacy, vex128, vex256 };
         NESTOR_AVX2 static inline __m128i f(__m128i a, __m128i b) { return narrow(a, b); }         \
         NESTOR_AVX2 static inline __m256i f(__m256i a, __m256i b) { return wide(a, b); }           \
     };
-#define NESTOR_SIMD_INTEGER(name, suffix)                                                          \
-    NESTOR_SIMD_OPERATION(name, _mm_##suffix, _mm256_##suffix)
+#define NESTOR_SIMD_INTEGER(name, suffix) NESTOR_SIMD_OPERATION(name, _mm_##suffix, _mm256_##suffix)
 NESTOR_SIMD_INTEGER(Paddb, add_epi8)
 NESTOR_SIMD_INTEGER(Paddw, add_epi16)
 NESTOR_SIMD_INTEGER(Paddd, add_epi32)
@@ -56,8 +55,8 @@ template <class O, Width width>
 NESTOR_AVX2 inline void operate(Cpu& cpu, const Op* op, const void* second) {
     if constexpr (width == Width::vex256) {
         const auto* a = reinterpret_cast<const __m256i*>(at(cpu, op->src));
-        const __m256i r = O::f(_mm256_loadu_si256(a),
-                               _mm256_loadu_si256(static_cast<const __m256i*>(second)));
+        const __m256i r =
+            O::f(_mm256_loadu_si256(a), _mm256_loadu_si256(static_cast<const __m256i*>(second)));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(at(cpu, op->dst)), r);
     } else {
         const u8 first = width == Width::legacy ? op->dst : op->src;
@@ -161,23 +160,40 @@ struct Row {
 #define NESTOR_SIMD_ROW(name, operation)                                                           \
     {ZYDIS_MNEMONIC_##name, set<operation>}, { ZYDIS_MNEMONIC_V##name, set<operation> }
 constexpr Row rows[] = {
-    NESTOR_SIMD_ROW(PADDB, Paddb),         NESTOR_SIMD_ROW(PADDW, Paddw),
-    NESTOR_SIMD_ROW(PADDD, Paddd),         NESTOR_SIMD_ROW(PADDQ, Paddq),
-    NESTOR_SIMD_ROW(PSUBB, Psubb),         NESTOR_SIMD_ROW(PSUBW, Psubw),
-    NESTOR_SIMD_ROW(PSUBD, Psubd),         NESTOR_SIMD_ROW(PSUBQ, Psubq),
-    NESTOR_SIMD_ROW(PCMPEQB, Pcmpeqb),     NESTOR_SIMD_ROW(PCMPEQW, Pcmpeqw),
-    NESTOR_SIMD_ROW(PCMPEQD, Pcmpeqd),     NESTOR_SIMD_ROW(PCMPGTB, Pcmpgtb),
-    NESTOR_SIMD_ROW(PCMPGTD, Pcmpgtd),     NESTOR_SIMD_ROW(PMINUB, Pminub),
-    NESTOR_SIMD_ROW(PMAXUB, Pmaxub),       NESTOR_SIMD_ROW(PSHUFB, Pshufb),
-    NESTOR_SIMD_ROW(PUNPCKLBW, Punpcklbw), NESTOR_SIMD_ROW(PUNPCKLWD, Punpcklwd),
-    NESTOR_SIMD_ROW(PUNPCKLDQ, Punpckldq), NESTOR_SIMD_ROW(PUNPCKLQDQ, Punpcklqdq),
-    NESTOR_SIMD_ROW(PUNPCKHQDQ, Punpckhqdq), NESTOR_SIMD_ROW(PAND, Pand),
-    NESTOR_SIMD_ROW(ANDPS, Pand),          NESTOR_SIMD_ROW(ANDPD, Pand),
-    NESTOR_SIMD_ROW(PANDN, Pandn),         NESTOR_SIMD_ROW(ANDNPS, Pandn),
-    NESTOR_SIMD_ROW(ANDNPD, Pandn),        NESTOR_SIMD_ROW(POR, Por),
-    NESTOR_SIMD_ROW(ORPS, Por),            NESTOR_SIMD_ROW(ORPD, Por),
-    NESTOR_SIMD_ROW(PXOR, Pxor),           NESTOR_SIMD_ROW(XORPS, Pxor),
-    NESTOR_SIMD_ROW(XORPD, Pxor),          {ZYDIS_MNEMONIC_PMOVMSKB, set_pmovmskb},
+    NESTOR_SIMD_ROW(PADDB, Paddb),
+    NESTOR_SIMD_ROW(PADDW, Paddw),
+    NESTOR_SIMD_ROW(PADDD, Paddd),
+    NESTOR_SIMD_ROW(PADDQ, Paddq),
+    NESTOR_SIMD_ROW(PSUBB, Psubb),
+    NESTOR_SIMD_ROW(PSUBW, Psubw),
+    NESTOR_SIMD_ROW(PSUBD, Psubd),
+    NESTOR_SIMD_ROW(PSUBQ, Psubq),
+    NESTOR_SIMD_ROW(PCMPEQB, Pcmpeqb),
+    NESTOR_SIMD_ROW(PCMPEQW, Pcmpeqw),
+    NESTOR_SIMD_ROW(PCMPEQD, Pcmpeqd),
+    NESTOR_SIMD_ROW(PCMPGTB, Pcmpgtb),
+    NESTOR_SIMD_ROW(PCMPGTD, Pcmpgtd),
+    NESTOR_SIMD_ROW(PMINUB, Pminub),
+    NESTOR_SIMD_ROW(PMAXUB, Pmaxub),
+    NESTOR_SIMD_ROW(PSHUFB, Pshufb),
+    NESTOR_SIMD_ROW(PUNPCKLBW, Punpcklbw),
+    NESTOR_SIMD_ROW(PUNPCKLWD, Punpcklwd),
+    NESTOR_SIMD_ROW(PUNPCKLDQ, Punpckldq),
+    NESTOR_SIMD_ROW(PUNPCKLQDQ, Punpcklqdq),
+    NESTOR_SIMD_ROW(PUNPCKHQDQ, Punpckhqdq),
+    NESTOR_SIMD_ROW(PAND, Pand),
+    NESTOR_SIMD_ROW(ANDPS, Pand),
+    NESTOR_SIMD_ROW(ANDPD, Pand),
+    NESTOR_SIMD_ROW(PANDN, Pandn),
+    NESTOR_SIMD_ROW(ANDNPS, Pandn),
+    NESTOR_SIMD_ROW(ANDNPD, Pandn),
+    NESTOR_SIMD_ROW(POR, Por),
+    NESTOR_SIMD_ROW(ORPS, Por),
+    NESTOR_SIMD_ROW(ORPD, Por),
+    NESTOR_SIMD_ROW(PXOR, Pxor),
+    NESTOR_SIMD_ROW(XORPS, Pxor),
+    NESTOR_SIMD_ROW(XORPD, Pxor),
+    {ZYDIS_MNEMONIC_PMOVMSKB, set_pmovmskb},
     {ZYDIS_MNEMONIC_VPMOVMSKB, set_pmovmskb},
 };
 

@@ -2,9 +2,9 @@
 // VMASKMOV, VPMASKMOV; SDM 2B MASKMOVDQU, MASKMOVQ).
 //
 // A gather that faults has done the elements before: they are in the destination and their mask is
-// clear; the other mask elements are as they were. Where the machine has to fetch a page first, nothing has happened yet and the whole
-// instruction starts again. Stores check all enabled elements before they write one. With no
-// element enabled there is no access and no fault.
+// clear; the other mask elements are as they were. Where the machine has to fetch a page first,
+// nothing has happened yet and the whole instruction starts again. Stores check all enabled
+// elements before they write one. With no element enabled there is no access and no fault.
 #include <cstring>
 #include <type_traits>
 
@@ -50,7 +50,8 @@ const Op* handler(Cpu& cpu, const Op* op) {
     return body(cpu, op) ? next(cpu, op) : cpu.abandon(op);
 }
 
-// --- gather: dst = destination, src = mask, imm = index slot | scale << 8 | bytes << 16 ------------
+// --- gather: dst = destination, src = mask, imm = index slot | scale << 8 | bytes << 16
+// ------------
 
 /// Elements of a whole vector register, whatever their number.
 template <class T>
@@ -103,7 +104,10 @@ bool set_gather(Emit& e, OpFn fn) {
         emit_undefined(e);
         return true;
     }
-    const unsigned shift = memory.scale == 8 ? 3 : memory.scale == 4 ? 2 : memory.scale == 2 ? 1 : 0;
+    const unsigned shift = memory.scale == 8   ? 3
+                           : memory.scale == 4 ? 2
+                           : memory.scale == 2 ? 1
+                                               : 0;
     e.set_memory(1);
     e.op.index = Cpu::zero_slot;
     e.op.ea &= static_cast<u8>(~ea::scale);
@@ -115,7 +119,8 @@ bool set_gather(Emit& e, OpFn fn) {
     return true;
 }
 
-// --- VMASKMOV: dst = register, src = mask, imm = bytes --------------------------------------------
+// --- VMASKMOV: dst = register, src = mask, imm = bytes
+// --------------------------------------------
 
 template <class T>
 [[gnu::noinline]] bool masked_load(Cpu& cpu, const Op* op) {
@@ -172,7 +177,8 @@ bool set_masked_move(Emit& e, OpFn load, OpFn store) {
     return true;
 }
 
-// --- MASKMOVDQU, MASKMOVQ: dst = data, src = mask ---------------------------------------------------
+// --- MASKMOVDQU, MASKMOVQ: dst = data, src = mask
+// ---------------------------------------------------
 
 [[gnu::noinline]] bool maskmovdqu(Cpu& cpu, const Op* op) {
     u8 data[16];

@@ -63,10 +63,11 @@ bool set(Emit& e) {
         e.op.base = slot_of(e.operand(source));
     }
     e.op.imm = static_cast<i32>(size | (!scalar && !vex ? attr::aligned : 0));
-    e.op.fn = memory ? (vex ? handler<function, true, scalar, true>
-                            : handler<function, true, scalar, false>)
-                     : (vex ? handler<function, false, scalar, true>
-                            : handler<function, false, scalar, false>);
+    e.op.fn =
+        memory
+            ? (vex ? handler<function, true, scalar, true> : handler<function, true, scalar, false>)
+            : (vex ? handler<function, false, scalar, true>
+                   : handler<function, false, scalar, false>);
     return true;
 }
 

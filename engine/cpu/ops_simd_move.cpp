@@ -1,7 +1,8 @@
 // Plain SIMD moves and the zero idiom, without a thunk: half of all SIMD instructions that run.
 //
 // A move is a number of bytes, and how far the destination is cleared behind them: to bit 127 for
-// legacy loads of less than 16 bytes, to bit 255 for VEX forms (SDM 1 14.1.3), not at all otherwise.
+// legacy loads of less than 16 bytes, to bit 255 for VEX forms (SDM 1 14.1.3), not at all
+// otherwise.
 #include <cstring>
 
 #include "engine/cpu/simd.hpp"

@@ -140,8 +140,8 @@ void finish_mmx(Cpu& cpu, const Op* op) {
 /// The flags as thunks return them: AH from LAHF, AL from SETO.
 void take_flags(Cpu& cpu, u64 ax) {
     using namespace arch;
-    cpu.set_flags(rflags::arithmetic, (ax >> 8 & (rflags::arithmetic & 0xff)) |
-                                          ((ax & 1) != 0 ? rflags::of : 0));
+    cpu.set_flags(rflags::arithmetic,
+                  (ax >> 8 & (rflags::arithmetic & 0xff)) | ((ax & 1) != 0 ? rflags::of : 0));
 }
 
 enum class Kind : u8 { plain, flags, floating, compare };

@@ -20,6 +20,22 @@ bool stops(Emit& e, bool nm) {
     return nm;
 }
 
+/// The memory operand, such that Cpu::offset_of is the offset without segment base: FDP has that.
+void set_memory(Emit& e, unsigned i) {
+    e.set_memory(i);
+    const auto& m = e.operand(i).mem;
+    if (m.segment != ZYDIS_REGISTER_FS && m.segment != ZYDIS_REGISTER_GS) {
+        return;
+    }
+    e.op.ea |= ea::general;
+    if (m.index == ZYDIS_REGISTER_NONE) {
+        e.op.index = Cpu::zero_slot;
+    }
+    if (m.base == ZYDIS_REGISTER_NONE) {
+        e.op.base = Cpu::zero_slot;
+    }
+}
+
 bool emit_wait(Emit& e) {
     // SDM 2A FWAIT: #NM with CR0.MP and CR0.TS both set; CR0.EM does not matter.
     if (!stops(e, e.mode.has(Mode::wait_nm))) {
@@ -49,7 +65,7 @@ bool emit_x87(Emit& e) {
     e.op.imm = (insn.opcode & 7) << 8 | modrm;
     for (unsigned i = 0; i < insn.operand_count; ++i) {
         if (e.is_mem(i) && m.mod != 3) {
-            e.set_memory(i);
+            set_memory(e, i);
             e.op.imm |= x87::imm_memory;
         }
     }

@@ -48,9 +48,9 @@ const Op* control_handler(Cpu& cpu, const Op* op) {
 }
 
 // Handler for a form, by first opcode byte and ModRM; null where the file has none.
-OpFn arithmetic(u8 opcode, u8 modrm);      ///< ops_x87_arithmetic.cpp
-OpFn moves(u8 opcode, u8 modrm);           ///< ops_x87_move.cpp
-OpFn functions(u8 opcode, u8 modrm);       ///< ops_x87_math.cpp
+OpFn arithmetic(u8 opcode, u8 modrm);       ///< ops_x87_arithmetic.cpp
+OpFn moves(u8 opcode, u8 modrm);            ///< ops_x87_move.cpp
+OpFn functions(u8 opcode, u8 modrm);        ///< ops_x87_math.cpp
 OpFn control(u8 opcode, u8 modrm, Emit& e); ///< ops_x87_control.cpp
 
 } // namespace nestor::cpu::x87

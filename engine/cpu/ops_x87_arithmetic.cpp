@@ -17,11 +17,11 @@ constexpr u16 compared = status::c0 | status::c2 | status::c3;
 // By ModRM.reg: ADD MUL COM COMP SUB SUBR DIV DIVR.
 constexpr Binary binary_ops[8] = {host_add, host_mul,  host_com, host_com,
                                   host_sub, host_subr, host_div, host_divr};
-constexpr Memory single_ops[8] = {host_add_single, host_mul_single,  host_com_single,
-                                  host_com_single, host_sub_single,  host_subr_single,
+constexpr Memory single_ops[8] = {host_add_single, host_mul_single, host_com_single,
+                                  host_com_single, host_sub_single, host_subr_single,
                                   host_div_single, host_divr_single};
-constexpr Memory double_ops[8] = {host_add_double, host_mul_double,  host_com_double,
-                                  host_com_double, host_sub_double,  host_subr_double,
+constexpr Memory double_ops[8] = {host_add_double, host_mul_double, host_com_double,
+                                  host_com_double, host_sub_double, host_subr_double,
                                   host_div_double, host_divr_double};
 constexpr Memory int16_ops[8] = {host_add_int16, host_mul_int16,  host_com_int16, host_com_int16,
                                  host_sub_int16, host_subr_int16, host_div_int16, host_divr_int16};
@@ -38,8 +38,8 @@ void pop_n(state::X87& f, unsigned n) {
     }
 }
 
-/// The outcome of a comparison. An unmasked invalid operand leaves condition codes and stack as they
-/// are (SDM 2A FCOM); an unmasked denormal operand is compared, but nothing is popped.
+/// The outcome of a comparison. An unmasked invalid operand leaves condition codes and stack as
+/// they are (SDM 2A FCOM); an unmasked denormal operand is compared, but nothing is popped.
 void finish_compare(state::X87& f, u16 sw, unsigned pops) {
     record(f, sw);
     if (!refused(f, sw, status::ie)) {
@@ -48,7 +48,8 @@ void finish_compare(state::X87& f, u16 sw, unsigned pops) {
     }
 }
 
-// --- ST(i) ------------------------------------------------------------------------------------------
+// --- ST(i)
+// ------------------------------------------------------------------------------------------
 
 /// ST(target) = ST(target) op ST(other).
 template <bool to_sti, bool pops>
@@ -144,7 +145,8 @@ bool examine(Cpu& cpu, const Op*) {
     return true;
 }
 
-// --- memory -----------------------------------------------------------------------------------------
+// --- memory
+// -----------------------------------------------------------------------------------------
 
 template <class T, const Memory (&ops)[8]>
 bool memory(Cpu& cpu, const Op* op) {

@@ -211,8 +211,8 @@ bool fninit(Cpu& cpu, const Op*) {
 }
 
 bool fnclex(Cpu& cpu, const Op*) {
-    cpu.s.x87.status &= static_cast<u16>(
-        ~(status::exceptions | status::sf | status::es | status::busy));
+    cpu.s.x87.status &=
+        static_cast<u16>(~(status::exceptions | status::sf | status::es | status::busy));
     return true;
 }
 

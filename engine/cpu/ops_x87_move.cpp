@@ -285,9 +285,7 @@ OpFn register_form_d9(u8 modrm) {
     case 5:
         return modrm != 0xef ? handler<constant> : nullptr;
     case 6:
-        return modrm == 0xf6   ? handler<step<false>>
-               : modrm == 0xf7 ? handler<step<true>>
-                               : nullptr;
+        return modrm == 0xf6 ? handler<step<false>> : modrm == 0xf7 ? handler<step<true>> : nullptr;
     default:
         return nullptr;
     }

@@ -2,9 +2,9 @@
 // SDM 1 chapter 13, SDM 1 10.5.
 //
 // nestor-v1: a component is in use exactly when its content differs from the initial configuration
-// (SDM 1 13.6), so XINUSE follows from the registers; the modified optimization is not used; FCS and
-// FDS are deprecated and saved as zero. An area is put together in a local image and written after
-// all of it was found writable, so that an instruction that faults has written nothing.
+// (SDM 1 13.6), so XINUSE follows from the registers; the modified optimization is not used; FCS
+// and FDS are deprecated and saved as zero. An area is put together in a local image and written
+// after all of it was found writable, so that an instruction that faults has written nothing.
 #include <algorithm>
 #include <cstring>
 
@@ -44,7 +44,8 @@ struct Image {
 
 unsigned vector_count(const Cpu& cpu) { return cpu.mode.is64() ? 16 : 8; }
 
-// --- the legacy region ----------------------------------------------------------------------------
+// --- the legacy region
+// ----------------------------------------------------------------------------
 
 /// `wide`: REX.W forms, with 64-bit pointers.
 void put_x87(const state::X87& f, Image& image, bool wide) {
@@ -89,7 +90,8 @@ void take_xmm(Cpu& cpu, const Image& image) {
     }
 }
 
-// --- components -------------------------------------------------------------------------------------
+// --- components
+// -------------------------------------------------------------------------------------
 
 /// Whether words `first` and first + 1 of every vector register that can be named are zero.
 bool halves_zero(const Cpu& cpu, unsigned first) {
@@ -139,7 +141,8 @@ void take_component(Cpu& cpu, unsigned number, const u8* p) {
     }
 }
 
-// --- writing an area --------------------------------------------------------------------------------
+// --- writing an area
+// --------------------------------------------------------------------------------
 
 /// Runs of bytes that an instruction writes.
 class Pieces final {
@@ -160,8 +163,8 @@ public:
             }
         }
         for (unsigned i = 0; i < count_; ++i) {
-            if (!cpu.store_slow(op, address + piece_[i].offset, image.b + piece_[i].offset,
-                                size(i), segment)) {
+            if (!cpu.store_slow(op, address + piece_[i].offset, image.b + piece_[i].offset, size(i),
+                                segment)) {
                 return false;
             }
         }
@@ -295,7 +298,8 @@ bool save(Cpu& cpu, const Op* op) {
     return pieces.store(cpu, op, address, image);
 }
 
-// --- reading an area --------------------------------------------------------------------------------
+// --- reading an area
+// --------------------------------------------------------------------------------
 
 /// Checks the header (SDM 1 13.8, 13.12). False: #GP(0).
 bool header_valid(const Cpu& cpu, const Image& image, bool supervisor) {
@@ -330,7 +334,8 @@ bool restore(Cpu& cpu, const Op* op, bool supervisor) {
     const u64 bv = image.get<u64>(512);
     const u64 comp = image.get<u64>(520);
     const bool compact = (comp & compacted) != 0;
-    const bool load_mxcsr = compact ? (rfbm & bv & sse_bit) != 0 : (rfbm & (sse_bit | avx_bit)) != 0;
+    const bool load_mxcsr =
+        compact ? (rfbm & bv & sse_bit) != 0 : (rfbm & (sse_bit | avx_bit)) != 0;
     const u32 mxcsr = image.get<u32>(24);
     if (load_mxcsr && (mxcsr & ~mxcsr_mask) != 0) {
         return cpu.set_fault(Exception::gp, 0);
@@ -380,7 +385,8 @@ bool restore(Cpu& cpu, const Op* op, bool supervisor) {
 bool xrstor(Cpu& cpu, const Op* op) { return restore(cpu, op, false); }
 bool xrstors(Cpu& cpu, const Op* op) { return restore(cpu, op, true); }
 
-// --- the rest ---------------------------------------------------------------------------------------
+// --- the rest
+// ---------------------------------------------------------------------------------------
 
 bool xgetbv(Cpu& cpu, const Op*) {
     if ((cpu.s.cr4 & arch::cr4::osxsave) == 0) {

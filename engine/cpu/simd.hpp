@@ -30,9 +30,9 @@ inline constexpr u32 aligned = 1 << 6; ///< #GP(0) unless aligned to its size
 inline constexpr u32 rm_written = 1 << 7;
 inline constexpr u32 mmx_reg = 1 << 8; ///< ModRM.reg is an MMX register that is written
 inline constexpr u32 mmx_rm = 1 << 9;
-inline constexpr u32 scalar = 1 << 10; ///< one element counts for underflow
+inline constexpr u32 scalar = 1 << 10;     ///< one element counts for underflow
 inline constexpr u32 underflow_shift = 11; ///< 2 bits: Underflow
-inline constexpr u32 vex = 1 << 13; ///< the destination is written up to bit 255
+inline constexpr u32 vex = 1 << 13;        ///< the destination is written up to bit 255
 inline constexpr u32 extra_shift = 16;     ///< slot that `extra` points to
 } // namespace attr
 
@@ -43,9 +43,7 @@ enum class Underflow : u8 { none, half, single, double_ };
 inline unsigned number(const ZydisDecodedOperand& o) {
     return static_cast<unsigned>(ZydisRegisterGetId(o.reg.value));
 }
-inline bool is_vex(const Emit& e) {
-    return e.d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
-}
+inline bool is_vex(const Emit& e) { return e.d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX; }
 inline ZydisRegisterClass reg_class(const ZydisDecodedOperand& o) {
     return o.type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(o.reg.value)
                                                  : ZYDIS_REGCLASS_INVALID;
@@ -81,15 +79,14 @@ struct Bounce {
 [[gnu::always_inline]] inline u8* in_place(Cpu& cpu, u64 address, unsigned size, Access kind) {
     const TlbEntry& t = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
     const u64 tag = kind == Access::write ? t.write : t.read;
-    return ((address + (size - 1)) & ~page_mask) == tag
-               ? reinterpret_cast<u8*>(t.addend + address)
-               : nullptr;
+    return ((address + (size - 1)) & ~page_mask) == tag ? reinterpret_cast<u8*>(t.addend + address)
+                                                        : nullptr;
 }
 
 // Parts of emit_simd, in this order. False: not theirs.
-bool emit_move(Emit& e);   ///< plain moves without a thunk (ops_simd_move.cpp)
-bool emit_compiled(Emit& e); ///< common integer operations (ops_simd_integer.cpp)
-bool emit_masked(Emit& e); ///< gathers and masked moves (ops_simd_masked.cpp)
+bool emit_move(Emit& e);        ///< plain moves without a thunk (ops_simd_move.cpp)
+bool emit_compiled(Emit& e);    ///< common integer operations (ops_simd_integer.cpp)
+bool emit_masked(Emit& e);      ///< gathers and masked moves (ops_simd_masked.cpp)
 bool emit_approximate(Emit& e); ///< RCP and RSQRT (ops_simd_math.cpp)
 
 // Handlers of thunked instructions (ops_simd_run.cpp).

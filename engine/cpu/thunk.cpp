@@ -2,8 +2,8 @@
 //
 // Calling convention (System V): rdi = reg, rsi = rm, rdx = third, rcx = extra, r8d = forbidden.
 // All vector registers and r9 are free. What is surprising: the MXCSR of the caller is used as it
-// is; callers load the guest's when it matters. That keeps LDMXCSR off the fast path, where MXCSR is
-// at its default and the exception flags an instruction raises are already set in the guest's.
+// is; callers load the guest's when it matters. That keeps LDMXCSR off the fast path, where MXCSR
+// is at its default and the exception flags an instruction raises are already set in the guest's.
 #include "engine/cpu/thunk.hpp"
 
 #include <cstddef>

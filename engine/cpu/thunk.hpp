@@ -41,8 +41,8 @@ struct ThunkSpec {
     u8 bytes[8] = {}; ///< the instruction on the thunk's registers, from encode_*()
     u8 length = 0;
     bool vex = false;
-    bool mxcsr = false; ///< reads or writes MXCSR
-    bool flags = false; ///< writes arithmetic flags; with `mxcsr` they go to *extra (u32)
+    bool mxcsr = false;   ///< reads or writes MXCSR
+    bool flags = false;   ///< writes arithmetic flags; with `mxcsr` they go to *extra (u32)
     bool fourth = false;  ///< extra is the is4 register, of the kind of `reg`
     bool xmm0_in = false; ///< hidden XMM0; extra is Cpu::s
     bool xmm0_out = false;

@@ -29,8 +29,7 @@ void rotate_down(state::X87& f) {
     const u64 significand = f.significand[7];
     const u16 sign_exponent = f.sign_exponent[7];
     std::copy_backward(f.significand.begin(), f.significand.begin() + 7, f.significand.end());
-    std::copy_backward(f.sign_exponent.begin(), f.sign_exponent.begin() + 7,
-                       f.sign_exponent.end());
+    std::copy_backward(f.sign_exponent.begin(), f.sign_exponent.begin() + 7, f.sign_exponent.end());
     f.significand[0] = significand;
     f.sign_exponent[0] = sign_exponent;
     store_top(f, top(f) - 1);

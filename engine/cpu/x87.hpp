@@ -8,8 +8,8 @@
 namespace nestor::cpu::x87 {
 
 namespace status {
-inline constexpr u16 ie = 1, de = 2, ze = 4, oe = 8, ue = 16, pe = 32, sf = 64, es = 128, c0 = 0x100,
-                     c1 = 0x200, c2 = 0x400, c3 = 0x4000, busy = 0x8000;
+inline constexpr u16 ie = 1, de = 2, ze = 4, oe = 8, ue = 16, pe = 32, sf = 64, es = 128,
+                     c0 = 0x100, c1 = 0x200, c2 = 0x400, c3 = 0x4000, busy = 0x8000;
 inline constexpr u16 exceptions = 0x3f;
 inline constexpr u16 conditions = c0 | c1 | c2 | c3;
 inline constexpr unsigned top_shift = 11;
@@ -52,7 +52,9 @@ struct Extended {
 };
 inline constexpr Extended indefinite{u64{3} << 62, 0xffff};
 
-inline Extended st(const state::X87& f, unsigned i) { return {f.significand[i], f.sign_exponent[i]}; }
+inline Extended st(const state::X87& f, unsigned i) {
+    return {f.significand[i], f.sign_exponent[i]};
+}
 inline bool is_empty(const state::X87& f, unsigned i) {
     return (f.empty_mask >> ((top(f) + i) & 7) & 1) != 0;
 }

@@ -50,7 +50,8 @@ Quad scale(Quad v, int exponent) {
 }
 Quad value(const Scaled& v) { return scale(v.fraction, v.exponent); }
 
-// --- series, for arguments of moderate size ---------------------------------------------------------
+// --- series, for arguments of moderate size
+// ---------------------------------------------------------
 
 constexpr unsigned terms = 40;
 
@@ -140,7 +141,8 @@ Quad arctangent(Quad v) {
     return atan_table[static_cast<unsigned>(k)] + atan_small((v - c) / (1 + v * c));
 }
 
-// --- reduction by pi / 2 ------------------------------------------------------------------------------
+// --- reduction by pi / 2
+// ------------------------------------------------------------------------------
 
 struct Reduced {
     unsigned quadrant = 0;
@@ -198,8 +200,7 @@ Reduced reduce(const Extended& x) {
     if (zeros != 0) {
         significand = significand << zeros | fraction[top - 2] >> (64 - zeros);
     }
-    const u128 bits = static_cast<u128>(16383 - 1 - down - zeros) << 112 |
-                      (significand << 1 >> 16);
+    const u128 bits = static_cast<u128>(16383 - 1 - down - zeros) << 112 | (significand << 1 >> 16);
     const Quad r = __builtin_bit_cast(Quad, bits) * (quad_pi / 2);
     return {quadrant & 3, negative ? -r : r};
 }
@@ -397,8 +398,8 @@ Extended arctangent_of(const Extended& st0, const Extended& st1, u16 control, u1
         return round_to_extended(ratio, false, control, sw);
     }
     const Quad a = ratio.exponent < -130 ? scale(1, -130) : arctangent(value(ratio));
-    Quad angle = swapped ? (st0.sign() ? quad_pi / 2 + a : quad_pi / 2 - a)
-                         : (st0.sign() ? quad_pi - a : a);
+    Quad angle =
+        swapped ? (st0.sign() ? quad_pi / 2 + a : quad_pi / 2 - a) : (st0.sign() ? quad_pi - a : a);
     angle = negative ? -angle : angle;
     return round_quad(angle, control, sw);
 }
@@ -439,7 +440,8 @@ namespace {
 Extended multiply(const Extended& y, Quad log, bool exact, u16 control, u16& sw) {
     const Scaled a = split(y);
     const Scaled b = split(log);
-    return round_to_extended({a.fraction * b.fraction, a.exponent + b.exponent}, exact, control, sw);
+    return round_to_extended({a.fraction * b.fraction, a.exponent + b.exponent}, exact, control,
+                             sw);
 }
 
 /// log2 of a positive finite value.

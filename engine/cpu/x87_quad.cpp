@@ -68,8 +68,8 @@ Extended make(bool sign, int biased, u64 significand) {
 
 Extended overflowed(const Wide& v, Rounding mode, u16& sw) {
     sw |= status::oe | status::pe;
-    const bool infinite = mode == Rounding::nearest ||
-                          (mode == Rounding::up && !v.sign) || (mode == Rounding::down && v.sign);
+    const bool infinite = mode == Rounding::nearest || (mode == Rounding::up && !v.sign) ||
+                          (mode == Rounding::down && v.sign);
     sw |= infinite ? status::c1 : u16{0};
     return infinite ? make(v.sign, 0x7fff, u64{1} << 63) : make(v.sign, 0x7ffe, ~u64{0});
 }

@@ -135,8 +135,8 @@ void take(const SimdForm& base, const std::vector<u8>& code, Found& found) {
         const auto& o = operands[i];
         reg_used = reg_used || o.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG;
         f.uses_vvvv = f.uses_vvvv || o.encoding == ZYDIS_OPERAND_ENCODING_NDSNDD;
-        f.vsib = f.vsib || (o.type == ZYDIS_OPERAND_TYPE_MEMORY &&
-                            o.mem.type == ZYDIS_MEMOP_TYPE_VSIB);
+        f.vsib =
+            f.vsib || (o.type == ZYDIS_OPERAND_TYPE_MEMORY && o.mem.type == ZYDIS_MEMOP_TYPE_VSIB);
         f.mmx = f.mmx || (o.type == ZYDIS_OPERAND_TYPE_REGISTER &&
                           ZydisRegisterGetClass(o.reg.value) == ZYDIS_REGCLASS_MMX);
     }

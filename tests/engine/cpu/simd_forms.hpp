@@ -38,8 +38,8 @@ struct SimdForm {
     bool uses_vvvv = false;
     bool memory = false;
     bool vsib = false;
-    bool mmx = false;      ///< some register operand is MMX
-    int extension = -1;    ///< ModRM.reg where it is part of the opcode
+    bool mmx = false;   ///< some register operand is MMX
+    int extension = -1; ///< ModRM.reg where it is part of the opcode
     u8 opcode = 0;
     bool immediate = false;
     bool in_32bit = false; ///< decodes to the same in 32-bit code

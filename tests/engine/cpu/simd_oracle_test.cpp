@@ -1,10 +1,10 @@
 // Every SIMD form that nestor-v1 offers, run on the host CPU and on Cpu and compared (SDM 2).
 //
-// Forms are found by sweeping the opcode space with the decoder: whatever it decodes into an offered
-// instruction set is a form. Operands are random, with special floating-point values; MXCSR has all
-// rounding modes, DAZ, FZ and unmasked exceptions; memory operands are aligned or not, cross a page,
-// and sometimes fault. NESTOR_ORACLE_CASES sets the number of cases per form, NESTOR_ORACLE_ONLY a
-// mnemonic to run alone.
+// Forms are found by sweeping the opcode space with the decoder: whatever it decodes into an
+// offered instruction set is a form. Operands are random, with special floating-point values; MXCSR
+// has all rounding modes, DAZ, FZ and unmasked exceptions; memory operands are aligned or not,
+// cross a page, and sometimes fault. NESTOR_ORACLE_CASES sets the number of cases per form,
+// NESTOR_ORACLE_ONLY a mnemonic to run alone.
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -12,8 +12,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/engine/cpu/simd_forms.hpp"
 #include "tests/engine/cpu/oracle/harness.hpp"
+#include "tests/engine/cpu/simd_forms.hpp"
 
 namespace nestor::test {
 
@@ -226,7 +226,8 @@ void run_form(Harness& harness, const SimdForm& form, unsigned cases, Totals& to
             const Case s = shrink(c, [&](const Case& t) { return !agree(harness, form, t); });
             const Result host = harness.run_host(s);
             const Result guest = harness.run_guest(s);
-            ADD_FAILURE() << form.name << "\n" << report(s, host, guest, compare(s, host, guest, 0));
+            ADD_FAILURE() << form.name << "\n"
+                          << report(s, host, guest, compare(s, host, guest, 0));
         }
     }
 }

@@ -208,9 +208,7 @@ TEST(X87Math, Fyl2xp1IsRoundedFromTheExactValue) {
             mpfr_div(out.v, out.v, ln2.v, MPFR_RNDN);
             mpfr_mul(out.v, out.v, y.v, MPFR_RNDN);
         },
-        [](Extended& x, SplitMix& random) {
-            x = random_value(random, -160, -3);
-        });
+        [](Extended& x, SplitMix& random) { x = random_value(random, -160, -3); });
 }
 
 TEST(X87Math, OperandsOutOfRangeSetC2) {

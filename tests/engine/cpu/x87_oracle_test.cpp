@@ -123,14 +123,9 @@ u64 memory_value(SplitMix& random, unsigned kind) {
         return random.below(2) != 0 ? special[random.below(8)] : static_cast<u32>(v);
     }
     case 1: {
-        static constexpr u64 special[] = {0,
-                                          u64{1} << 63,
-                                          u64{0x7ff} << 52,
-                                          u64{0xfff8} << 48,
-                                          0x7ff4000000000001,
-                                          1,
-                                          0x000fffffffffffff,
-                                          0x7fefffffffffffff};
+        static constexpr u64 special[] = {
+            0, u64{1} << 63,       u64{0x7ff} << 52,  u64{0xfff8} << 48, 0x7ff4000000000001,
+            1, 0x000fffffffffffff, 0x7fefffffffffffff};
         return random.below(2) != 0 ? special[random.below(8)] : random.next();
     }
     default: {
@@ -233,7 +228,8 @@ bool excused(const X87Form& form, const Case& c, const Result& host, const Resul
     if (form.name == "fld" && (control & 2) == 0 && (host.end.x87[2] & 2) != 0) {
         return true;
     }
-    // Images that cross into an absent page: the host names a byte of the page that is not the first.
+    // Images that cross into an absent page: the host names a byte of the page that is not the
+    // first.
     return host.vector == 14 && guest.vector == 14 && (host.address ^ guest.address) < 4096;
 }
 

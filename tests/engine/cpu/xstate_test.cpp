@@ -115,9 +115,9 @@ TEST_F(XState, CompactedImagesAreTheHostsWhenAllComponentsAreInUse) {
 }
 
 /// Stores of zero to the first three words of the header at [rbx + 512].
-const Bytes clear_header{0x48, 0xc7, 0x83, 0x00, 0x02, 0, 0, 0, 0, 0, 0, 0x48, 0xc7, 0x83, 0x08, 0x02,
-                         0,    0,    0,    0,    0,    0, 0x48, 0xc7, 0x83, 0x10, 0x02, 0, 0, 0, 0, 0,
-                         0};
+const Bytes clear_header{0x48, 0xc7, 0x83, 0x00, 0x02, 0, 0, 0, 0, 0, 0,
+                         0x48, 0xc7, 0x83, 0x08, 0x02, 0, 0, 0, 0, 0, 0,
+                         0x48, 0xc7, 0x83, 0x10, 0x02, 0, 0, 0, 0, 0, 0};
 
 TEST_F(XState, StandardFormsRestoreWhatTheySaved) {
     for (const Bytes& save : {xsave, xsaveopt}) {
@@ -165,8 +165,7 @@ TEST_F(XState, MisalignedAreasAreRefused) {
 
 TEST_F(XState, ReservedMxcsrBitsAreRefused) {
     // mov dword [rbx + 24], 0x10000; fxrstor [rbx]
-    const Case c =
-        random_case(random, join({fxsave, {0xc7, 0x43, 24, 0, 0, 1, 0}, fxrstor}));
+    const Case c = random_case(random, join({fxsave, {0xc7, 0x43, 24, 0, 0, 1, 0}, fxrstor}));
     EXPECT_EQ(run_guest(c).vector, 13);
 }
 
