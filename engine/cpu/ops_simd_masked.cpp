@@ -119,8 +119,7 @@ bool set_gather(Emit& e, OpFn fn) {
     return true;
 }
 
-// --- VMASKMOV: dst = register, src = mask, imm = bytes
-// --------------------------------------------
+// --- VMASKMOV: dst = register, src = mask, imm = bytes -------------------------------------------
 
 template <class T>
 [[gnu::noinline]] bool masked_load(Cpu& cpu, const Op* op) {
@@ -177,8 +176,7 @@ bool set_masked_move(Emit& e, OpFn load, OpFn store) {
     return true;
 }
 
-// --- MASKMOVDQU, MASKMOVQ: dst = data, src = mask
-// ---------------------------------------------------
+// --- MASKMOVDQU, MASKMOVQ: dst = data, src = mask ------------------------------------------------
 
 [[gnu::noinline]] bool maskmovdqu(Cpu& cpu, const Op* op) {
     u8 data[16];
