@@ -1,0 +1,54 @@
+// The `vm` program: wires the verbs to the command line. One file per verb.
+#include <cstdio>
+#include <cstring>
+
+#include <CLI/CLI.hpp>
+
+#include "src/base/log.hpp"
+#include "src/cli/verbs.hpp"
+
+namespace {
+
+/// Whether `--json` stands anywhere, for errors in the command line itself.
+bool wants_json(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+        if (std::strcmp(argv[i], "--json") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    using namespace nestor;
+    CLI::App app{"vm: machines that are their saved state", "vm"};
+    app.require_subcommand(1);
+    app.set_version_flag("--version", "vm 0.1.0");
+    app.footer("Exit status: 0 ok, 2 usage, 4 incompatible, 6 corrupt, 8 any other failure;\n"
+               "odd ones belong to the guest's debug exit.\n"
+               "See also: vm VERB --help");
+    int status = 0;
+    cli::add_run(app, status);
+    cli::add_save(app, status);
+    cli::add_restore(app, status);
+    cli::add_ps(app, status);
+    cli::add_machine_verbs(app, status);
+    cli::add_check(app, status);
+    cli::add_host(app, status);
+    cli::add_snap(app, status);
+    cli::add_store(app, status);
+    cli::add_state(app, status);
+    cli::add_digest(app, status);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        if (e.get_exit_code() == 0) {
+            return app.exit(e);
+        }
+        return cli::report({ErrorCode::usage, e.what(), "see: vm --help, vm VERB --help"},
+                           wants_json(argc, argv));
+    }
+    return std::fflush(stdout) == 0 ? status : static_cast<int>(ErrorCode::failed);
+}

@@ -1,0 +1,75 @@
+// vm restore: continues a saved machine in this process.
+#include <cstdio>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "src/cli/session.hpp"
+#include "src/cli/verbs.hpp"
+#include "src/control/contract.hpp"
+#include "src/control/paths.hpp"
+
+namespace nestor::cli {
+
+namespace {
+
+struct RestoreOptions {
+    std::string tag;
+    std::string memory = "lazy";
+    bool paused = false;
+    bool dry_run = false;
+    SessionOptions session;
+};
+
+Result<int> restore(const RestoreOptions& o) {
+    if (o.memory != "lazy" && o.memory != "eager") {
+        return fail(ErrorCode::usage, "--memory " + o.memory + ": there is no such way",
+                    "write lazy or eager");
+    }
+    const std::string directory = TRY(control::store_directory(o.session.store));
+    const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
+    const auto snapshot = TRY(store.load(o.tag));
+    const std::string context = "snapshot " + o.tag;
+    const auto found = TRY(control::findings(snapshot.manifest(), control::this_host()), context);
+    TRY(control::refuse(found), context);
+    control::Plan plan = TRY(make_plan(o.session));
+    control::LoadOptions load;
+    load.lazy = o.memory == "lazy";
+    std::unique_ptr<control::Keeper> keeper;
+    {
+        ProgressLine line("restoring " + o.tag);
+        load.progress = [&line](u64 done, u64 total) {
+            line.show(done, total);
+            return true;
+        };
+        keeper = TRY(control::Keeper::load(store, snapshot, load), context);
+    }
+    if (o.dry_run) {
+        control::Object object;
+        object.add("tag", o.tag).add("restorable", true);
+        print_line(o.session.json ? object.to_json() : o.tag + " can be restored here");
+        return 0;
+    }
+    plan.paused = o.paused;
+    plan.why_no_boot = ", and a restored machine has no kernel to boot again";
+    return run_session(*keeper, o.session, std::move(plan));
+}
+
+} // namespace
+
+void add_restore(CLI::App& app, int& status) {
+    auto o = std::make_shared<RestoreOptions>();
+    CLI::App* const verb = add_verb(
+        app, "restore", "Continue a saved machine; its serial port is standard in and output",
+        "vm restore booted --name copy --until serial:done", o->session.json);
+    verb->add_option("tag", o->tag, "Snapshot")->required();
+    verb->add_option("--memory", o->memory,
+                     "lazy: read pages when they are needed; eager: all before the start")
+        ->capture_default_str();
+    verb->add_flag("--paused", o->paused, "Do not run before: vm resume NAME");
+    verb->add_flag("--dry-run", o->dry_run, "Only tell whether it can be restored here");
+    add_session_options(verb, o->session);
+    on_chosen(verb, status, o->session.json, [o] { return restore(*o); });
+}
+
+} // namespace nestor::cli

@@ -1,0 +1,112 @@
+// vm run: makes a machine, boots a kernel in it and connects its serial port.
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "src/base/fd.hpp"
+#include "src/base/log.hpp"
+#include "src/cli/session.hpp"
+#include "src/cli/verbs.hpp"
+#include "src/machine/machine.hpp"
+
+namespace nestor::cli {
+
+namespace {
+
+constexpr std::size_t max_image = std::size_t{4} << 30;
+
+struct RunOptions {
+    std::string kernel;
+    std::string initrd;
+    std::string append;
+    std::string memory = "512M";
+    std::string cpus = "1";
+    std::string cpu_model = "nestor-v1";
+    std::string engine = "soft";
+    std::string seed;
+    bool no_reboot = false;
+    SessionOptions session;
+};
+
+/// Files of a boot, kept for the next one.
+struct Images {
+    std::vector<std::byte> kernel;
+    std::vector<std::byte> initrd;
+    machine::BootImages boot;
+};
+
+machine::BootFile boot_file(const std::string& name, const std::vector<std::byte>& bytes) {
+    return {name, std::span(reinterpret_cast<const u8*>(bytes.data()), bytes.size())};
+}
+
+Result<std::shared_ptr<Images>> read_images(const RunOptions& o) {
+    auto images = std::make_shared<Images>();
+    images->kernel = TRY(read_file(o.kernel, max_image), "kernel");
+    images->boot.kernel = boot_file(o.kernel, images->kernel);
+    if (!o.initrd.empty()) {
+        images->initrd = TRY(read_file(o.initrd, max_image), "initrd");
+        images->boot.modules.push_back(boot_file(o.initrd, images->initrd));
+    }
+    images->boot.command_line = o.append;
+    return images;
+}
+
+Result<state::MachineConfig> make_config(const RunOptions& o) {
+    if (o.engine == "kvm") {
+        return fail(ErrorCode::incompatible, "--engine kvm: it is not in this build",
+                    "use --engine soft, which needs no /dev/kvm");
+    }
+    if (o.engine != "soft") {
+        return fail(ErrorCode::usage, "--engine " + o.engine + ": there is no such engine",
+                    "write soft or kvm");
+    }
+    state::MachineConfig config;
+    config.memory = TRY(parse_size("--memory", o.memory));
+    config.cpus = static_cast<u16>(TRY(parse_number("--cpus", o.cpus, 0xffff)));
+    config.cpu_model = o.cpu_model;
+    if (!o.seed.empty()) {
+        config.seed = TRY(parse_number("--seed", o.seed, ~u64{0}));
+    }
+    return config;
+}
+
+Result<int> run(const RunOptions& o) {
+    const state::MachineConfig config = TRY(make_config(o));
+    control::Plan plan = TRY(make_plan(o.session));
+    control::Keeper keeper(TRY(machine::Machine::create(config)));
+    const auto images = TRY(read_images(o));
+    TRY(keeper.machine().boot(images->boot), "loading the kernel");
+    if (!o.no_reboot) {
+        plan.boot_again = [images](machine::Machine& m) { return m.reboot(images->boot); };
+    }
+    plan.why_no_boot = ", and --no-reboot was given";
+    return run_session(keeper, o.session, std::move(plan));
+}
+
+} // namespace
+
+void add_run(CLI::App& app, int& status) {
+    auto o = std::make_shared<RunOptions>();
+    CLI::App* const verb = add_verb(
+        app, "run", "Boot a kernel in a new machine; its serial port is standard input and output",
+        "vm run --kernel vmlinuz --initrd shell.cpio --append console=ttyS0 \\\n"
+        "         --until 'serial:login:' --save booted\n"
+        "Exit status 0 on power-off; ((v << 1) | 1) & 255 after a write of v to port 0xf4; 8 when\n"
+        "the machine is halted for good, reset under --no-reboot, or ends before --until comes.",
+        o->session.json);
+    verb->add_option("--kernel", o->kernel, "bzImage, ELF with a PVH note, or multiboot kernel")
+        ->required();
+    verb->add_option("--initrd", o->initrd, "Initial RAM disk");
+    verb->add_option("--append", o->append, "Kernel command line");
+    verb->add_option("--memory", o->memory, "RAM: a multiple of 4K from 2M to 64G")
+        ->capture_default_str();
+    verb->add_option("--cpus", o->cpus, "vCPUs: 1 to 16")->capture_default_str();
+    verb->add_option("--cpu-model", o->cpu_model, "CPU model")->capture_default_str();
+    verb->add_option("--engine", o->engine, "soft or kvm")->capture_default_str();
+    verb->add_option("--seed", o->seed, "Seed of the guest's random numbers");
+    verb->add_flag("--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
+    add_session_options(verb, o->session);
+    on_chosen(verb, status, o->session.json, [o] { return run(*o); });
+}
+
+} // namespace nestor::cli

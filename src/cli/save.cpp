@@ -1,0 +1,70 @@
+// vm save: asks a running machine to save itself.
+#include <climits>
+#include <cstdlib>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "src/cli/verbs.hpp"
+#include "src/control/paths.hpp"
+
+namespace nestor::cli {
+
+namespace {
+
+struct SaveVerb {
+    std::string name;
+    std::string socket;
+    std::string store;
+    std::string tag;
+    std::string after;
+    bool replace = false;
+    bool json = false;
+};
+
+/// The machine has a working directory of its own.
+std::string absolute(const std::string& path) {
+    char resolved[PATH_MAX];
+    if (path.empty() || path[0] == '/' || ::realpath(".", resolved) == nullptr) {
+        return path;
+    }
+    return std::string(resolved) + "/" + path;
+}
+
+Result<int> save(const SaveVerb& o) {
+    control::Request request{.verb = "save", .arguments = {}};
+    request.arguments.add("store", absolute(TRY(control::store_directory(o.store))))
+        .add("tag", o.tag.empty() ? o.name : o.tag)
+        .add("after", o.after)
+        .add("replace", o.replace);
+    const control::Object done = TRY(ask_machine(o.name, o.socket, request));
+    if (o.json) {
+        print_line(done.to_json());
+    } else {
+        print_line("saved " + o.name + " at count " + std::to_string(done.number("count")) +
+                   " as " + done.text("tag") + " in " + done.text("store") + ": " +
+                   size_text(done.number("bytesWritten")) + " written, " +
+                   std::to_string(done.number("newPages")) + " new pages of " +
+                   std::to_string(done.number("pages")));
+    }
+    return 0;
+}
+
+} // namespace
+
+void add_save(CLI::App& app, int& status) {
+    auto o = std::make_shared<SaveVerb>();
+    CLI::App* const verb = add_verb(app, "save", "Save a running machine; if that fails it runs on",
+                                    "vm save web --tag before-upgrade --after resume", o->json);
+    verb->add_option("name", o->name, "Machine")->required();
+    verb->add_option("--socket", o->socket, "Path of its control socket, instead of its name");
+    verb->add_option("--store", o->store,
+                     "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
+    verb->add_option("--tag", o->tag, "Name of the snapshot [the machine's name]");
+    verb->add_option("--after", o->after,
+                     "resume, pause or stop the machine afterwards [as it was]");
+    verb->add_flag("--replace", o->replace, "Move the tag where it exists");
+    on_chosen(verb, status, o->json, [o] { return save(*o); });
+}
+
+} // namespace nestor::cli

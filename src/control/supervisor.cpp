@@ -1,0 +1,338 @@
+// The loop of a running machine.
+//
+// Owns the slices and the pacing. A slice is as long as keeps the console lively; its length
+// depends on the host and changes nothing in the machine, because where a run is cut changes
+// nothing. Guest time is paced here and not in the machine, by inputs (design rule 2).
+#include "src/control/supervisor.hpp"
+
+#include <algorithm>
+#include <csignal>
+
+#include <poll.h>
+#include <unistd.h>
+
+namespace nestor::control {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr u64 first_slice = 1'000'000;
+constexpr u64 min_slice = 20'000;
+constexpr u64 max_slice = 50'000'000;
+constexpr auto slice_goal = 10ms;
+/// What the guest does not read stays with whoever sends it.
+constexpr u64 max_input_waiting = 64 << 10;
+constexpr u64 prefetch_pages = 512;
+/// A machine that lags behind the host's clock by more was not running: it does not catch up.
+constexpr u64 max_lag = 500'000'000;
+
+constexpr std::string_view signal_name(int signal) {
+    switch (signal) {
+    case SIGINT:
+        return "SIGINT";
+    case SIGTERM:
+        return "SIGTERM";
+    case SIGHUP:
+        return "SIGHUP";
+    default:
+        return "a signal";
+    }
+}
+
+} // namespace
+
+const char* to_text(Outcome::Kind kind) {
+    constexpr const char* names[] = {"powered-off", "debug-exit", "reached", "quit", "stopped"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+Supervisor::Supervisor(Keeper& keeper, Plan plan, Console& console,
+                       std::optional<Listener> listener)
+    : keeper_(keeper), machine_(keeper.machine()), plan_(std::move(plan)), console_(console),
+      listener_(std::move(listener)), paused_(plan_.paused),
+      until_pending_(plan_.until.kind != Event::Kind::never),
+      first_pending_(static_cast<bool>(plan_.on_first_instruction)), slice_(first_slice) {
+    if (plan_.digest_every != 0) {
+        const u64 now = machine_.count().value();
+        next_digest_ = (now / plan_.digest_every + 1) * plan_.digest_every;
+    }
+    machine_.set_serial_sink([this](std::span<const u8> bytes) {
+        if (const Result<> done = console_.write(bytes); !done && !error_) {
+            error_ = done.error();
+        }
+    });
+}
+
+Supervisor::~Supervisor() { machine_.set_serial_sink({}); }
+
+Result<Outcome> Supervisor::run() {
+    start_pacing();
+    while (!outcome_ && !error_) {
+        look_outside();
+        if (outcome_ || error_ || paused_) {
+            continue;
+        }
+        if (auto done = run_slice(); !done && !error_) {
+            error_ = done.error();
+        }
+        if (auto done = console_.flush(); !done && !error_) {
+            error_ = done.error();
+        }
+        if (keeper_.lazy() && !error_) {
+            if (auto done = keeper_.prefetch(prefetch_pages); !done) {
+                error_ = done.error();
+            }
+        }
+    }
+    if (error_) {
+        return Failure(*error_);
+    }
+    return *outcome_;
+}
+
+Result<> Supervisor::run_slice() {
+    if (plan_.realtime) {
+        pace();
+    }
+    const Clock::time_point start = Clock::now();
+    const u64 before = machine_.count().value();
+    const machine::Stop stop = machine_.run(limits());
+    const u64 done = machine_.count().value() - before;
+    if (done >= slice_ / 2) {
+        adapt_slice(Clock::now() - start);
+    }
+    if (first_pending_ && done != 0) {
+        first_pending_ = false;
+        plan_.on_first_instruction();
+    }
+    wait_ms_ = 0;
+    return handle(stop);
+}
+
+void Supervisor::adapt_slice(Clock::duration took) {
+    if (took > 2 * slice_goal) {
+        slice_ = std::max(slice_ / 2, min_slice);
+    } else if (took < slice_goal / 2) {
+        slice_ = std::min(slice_ * 2, max_slice);
+    }
+}
+
+machine::RunLimits Supervisor::limits() const {
+    machine::RunLimits limits;
+    const u64 now = machine_.count().value();
+    u64 until = now + (first_pending_ ? 1 : slice_);
+    if (next_digest_ != 0) {
+        until = std::min(until, next_digest_);
+    }
+    if (until_pending_) {
+        switch (plan_.until.kind) {
+        case Event::Kind::icount:
+            until = std::min(until, plan_.until.value);
+            break;
+        case Event::Kind::seconds:
+            limits.until_ticks = Ticks(plan_.until.value);
+            break;
+        case Event::Kind::serial:
+            limits.until_serial = plan_.until.text;
+            break;
+        case Event::Kind::never:
+            break;
+        }
+    }
+    limits.until = Icount(until);
+    limits.stop_when_idle = plan_.realtime;
+    return limits;
+}
+
+Result<> Supervisor::handle(const machine::Stop& stop) {
+    using Kind = machine::Stop::Kind;
+    switch (stop.kind) {
+    case Kind::count: {
+        const u64 now = machine_.count().value();
+        if (now == next_digest_) {
+            next_digest_ += plan_.digest_every;
+            plan_.on_digest(Icount(now), TRY(keeper_.digest()).machine);
+        }
+        const bool here = until_pending_ && plan_.until.kind == Event::Kind::icount;
+        return here && now >= plan_.until.value ? reached() : Result<>{};
+    }
+    case Kind::ticks:
+    case Kind::serial_text:
+        return reached();
+    case Kind::idle:
+        if (plan_.realtime && stop.next_deadline > machine_.ticks()) {
+            const u64 ns = std::min<u64>(stop.next_deadline - machine_.ticks(), 1'000'000'000);
+            wait_ms_ = static_cast<int>((ns + 999'999) / 1'000'000);
+        } else if (!plan_.realtime && stop.next_deadline.value() >= u64{1} << 62) {
+            wait_ms_ = -1; // no timer runs: only input can go on
+        }
+        return {};
+    case Kind::halted:
+        return fail(ErrorCode::failed,
+                    "every vCPU of " + plan_.name +
+                        " is halted with interrupts off: the machine cannot go on",
+                    "look at it with: vm run … --until icount:" +
+                        std::to_string(machine_.count().value()) + " --save TAG");
+    case Kind::powered_off:
+        outcome_ = Outcome{Outcome::Kind::powered_off, 0};
+        return ended_early("it powered off");
+    case Kind::debug_exit:
+        outcome_ = Outcome{Outcome::Kind::debug_exit, stop.exit_status};
+        return {};
+    case Kind::reset:
+    case Kind::triple_fault:
+        return reset(stop);
+    case Kind::page_needed:
+        return keeper_.fill_page(stop.page);
+    case Kind::copy_needed: {
+        u8* const state = machine_.memory().page(stop.page).state;
+        *state &= static_cast<u8>(~cpu::page_state::cow);
+        return {};
+    }
+    }
+    return {};
+}
+
+/// A guest that ends before the event it was run for has failed its user.
+Result<> Supervisor::ended_early(const std::string& how) const {
+    if (!until_pending_) {
+        return {};
+    }
+    return fail(ErrorCode::failed,
+                "--until " + to_text(plan_.until) + " did not come: at count " +
+                    std::to_string(machine_.count().value()) + " " + how,
+                plan_.then == Plan::Then::save ? "nothing was saved" : "");
+}
+
+Result<> Supervisor::reached() {
+    until_pending_ = false;
+    TRY(console_.flush());
+    switch (plan_.then) {
+    case Plan::Then::stop:
+        outcome_ = Outcome{Outcome::Kind::reached, 0};
+        return {};
+    case Plan::Then::pause:
+        set_paused(true);
+        console_.tell("paused at count " + std::to_string(machine_.count().value()) +
+                      "; go on with: vm resume " + plan_.name);
+        return {};
+    case Plan::Then::save: {
+        SaveOptions options;
+        options.tag = plan_.tag;
+        options.replace = plan_.replace;
+        options.goes_on = false;
+        TRY(save_now(plan_.store, options), "saving " + plan_.tag);
+        outcome_ = Outcome{Outcome::Kind::reached, 0};
+        return {};
+    }
+    }
+    return {};
+}
+
+Result<> Supervisor::reset(const machine::Stop& stop) {
+    const bool fault = stop.kind == machine::Stop::Kind::triple_fault;
+    const std::string what = std::string(fault ? "a triple fault" : "the guest") +
+                             " reset the machine at count " +
+                             std::to_string(machine_.count().value());
+    if (!plan_.boot_again) {
+        TRY(ended_early(what));
+        return fail(ErrorCode::failed, what + plan_.why_no_boot);
+    }
+    console_.tell(what + "; booting again");
+    return plan_.boot_again(machine_);
+}
+
+void Supervisor::start_pacing() {
+    pace_start_ = Clock::now();
+    pace_ticks_ = machine_.ticks().value();
+}
+
+/// Lets guest time follow the host's clock: ahead waits, behind is advanced.
+void Supervisor::pace() {
+    const auto host = static_cast<u64>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - pace_start_).count());
+    const u64 guest = machine_.ticks().value() - pace_ticks_;
+    if (host > guest) {
+        if (host - guest > max_lag) {
+            start_pacing();
+            return;
+        }
+        machine_.input(machine::AdvanceTicks{host - guest});
+    } else if (guest - host > 2'000'000) {
+        ::usleep(static_cast<useconds_t>(std::min<u64>((guest - host) / 1000, 20'000)));
+    }
+}
+
+void Supervisor::set_paused(bool paused) {
+    if (paused_ && !paused) {
+        start_pacing();
+    }
+    paused_ = paused;
+}
+
+void Supervisor::look_outside() {
+    const bool takes_input = machine_.serial_input_waiting() < max_input_waiting;
+    std::vector<pollfd> fds = {{console_.signal_fd(), POLLIN, 0},
+                               {takes_input ? console_.input_fd() : -1, POLLIN, 0},
+                               {listener_ ? listener_->fd() : -1, POLLIN, 0}};
+    for (const Client& client : clients_) {
+        fds.push_back({client.fd.get(), POLLIN, 0});
+    }
+    const int wait = paused_ ? -1 : keeper_.lazy() ? 0 : wait_ms_;
+    if (::poll(fds.data(), fds.size(), wait) <= 0) {
+        return;
+    }
+    if (fds[0].revents != 0 || fds[1].revents != 0) {
+        take_console(fds[1].revents != 0);
+    }
+    for (std::size_t i = 0; i < clients_.size(); ++i) {
+        if (fds[i + 3].revents != 0) {
+            serve(clients_[i]);
+        }
+    }
+    std::erase_if(clients_, [](const Client& client) { return !client.fd.valid(); });
+    if (fds[2].revents != 0) {
+        accept_clients();
+    }
+}
+
+void Supervisor::take_console(bool input_ready) {
+    const ConsoleInput in = console_.take(input_ready);
+    if (!in.bytes.empty()) {
+        machine_.input(machine::SerialInput{in.bytes});
+    }
+    if (in.status) {
+        console_.tell(plan_.name + " " + (paused_ ? "paused" : "running") + ", count " +
+                      std::to_string(machine_.count().value()) + ", " +
+                      std::to_string(machine_.ticks().value() / 1'000'000) + " ms of guest time");
+    }
+    if (in.quit) {
+        outcome_ = Outcome{Outcome::Kind::quit, 0};
+    } else if (in.signal != 0) {
+        error_ = Error{ErrorCode::failed,
+                       "stopped by " + std::string(signal_name(in.signal)) + " at count " +
+                           std::to_string(machine_.count().value()),
+                       ""};
+    }
+}
+
+Result<Object> Supervisor::save_now(const std::string& store_directory,
+                                    const SaveOptions& options) {
+    auto store = TRY(snapshot::Store::open(store_directory, snapshot::Store::Mode::create));
+    SaveOptions named = options;
+    named.machine = plan_.name;
+    const auto report = TRY(keeper_.save(store, named));
+    Object done;
+    done.add("tag", options.tag)
+        .add("store", store.directory())
+        .add("count", machine_.count().value())
+        .add("machineDigest", to_hex(report.machine_digest))
+        .add("manifest", to_hex(report.manifest))
+        .add("pages", report.pages)
+        .add("newPages", report.new_pages)
+        .add("bytesWritten", report.bytes_written)
+        .add("milliseconds", report.total_ms);
+    return done;
+}
+
+} // namespace nestor::control

@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Every verb of `vm`, on small guest programs."""
+import json
+import re
+import signal
+import subprocess
+import unittest
+
+import vm
+from vm import CORRUPT, FAILED, INCOMPATIBLE, USAGE
+
+VERBS = [
+    "run", "save", "restore", "ps", "pause", "resume", "stop", "check", "host dump", "snap ls", "snap show",
+    "snap diff", "snap verify", "snap rm", "store init", "store stat", "store fsck", "state decode",
+    "state schema", "digest",
+]  # fmt: skip
+
+
+class Form(vm.VmTest):
+    def test_every_verb_has_help_with_an_example_and_json(self):
+        for verb in VERBS:
+            with self.subTest(verb=verb):
+                text = self.vm(*verb.split(), "--help").stdout.decode()
+                self.assertRegex(text, rf"Example:\s+vm {verb}")
+                self.assertIn("--json", text)
+
+    def test_the_general_help_names_every_verb_and_the_exit_statuses(self):
+        text = self.vm("--help").stdout.decode()
+        for verb in VERBS:
+            self.assertIn(verb.split()[0], text)
+        self.assertIn("4 incompatible", text)
+
+    def test_an_error_in_json_has_code_and_message(self):
+        for arguments in (["digest", "nothing"], ["fly"], ["run", "--kernel", "/nowhere"]):
+            with self.subTest(arguments=arguments):
+                done = subprocess.run([vm.VM, *arguments, "--json"], capture_output=True, env=self.environment)
+                error = json.loads(done.stderr)["error"]
+                self.assertEqual(error["code"], done.returncode)
+                self.assertTrue(error["message"])
+
+    def test_the_engine_kvm_is_refused_as_not_in_this_build(self):
+        done = self.vm("run", *self.guest("mix"), "--engine", "kvm", status=INCOMPATIBLE)
+        self.assertIn(b"--engine soft", done.stderr)
+
+    def test_until_l2_says_that_there_is_no_vmx(self):
+        done = self.vm("run", *self.guest("mix"), "--until", "l2", status=INCOMPATIBLE)
+        self.assertIn(b"VMX", done.stderr)
+
+    def test_save_without_until_is_a_usage_error(self):
+        self.vm("run", *self.guest("mix"), "--save", "x", status=USAGE)
+
+    def test_a_count_that_is_past_is_a_usage_error(self):
+        self.vm("run", *self.guest("counter"), "--until", "icount:5000", "--save", "late")
+        done = self.vm("restore", "late", "--until", "icount:100", status=USAGE)
+        self.assertIn(b"past", done.stderr)
+
+
+class Status(vm.VmTest):
+    def test_a_debug_exit_is_the_exit_status(self):
+        done = self.vm("run", *self.guest("faults64", "64M"), status=1)
+        self.assertIn(b"ok ", done.stdout)
+
+    def test_a_guest_that_ends_before_the_event_fails_or_keeps_its_status(self):
+        self.vm("run", *self.guest("faults64", "64M"), "--until", "serial:never", "--save", "x", status=1)
+        self.assertEqual(self.json("snap", "ls"), [])
+
+    def test_no_reboot_ends_a_reset_with_status_8(self):
+        done = self.vm("run", *self.guest("triple", "64M"), "--no-reboot", status=FAILED)
+        self.assertIn(b"reset", done.stderr)
+
+    def test_signals_end_it_cleanly(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(signal=number):
+                process = self.start_counter("c")
+                process.send_signal(number)
+                self.assertEqual(process.wait(timeout=30), FAILED)
+                self.assertIn(b"stopped by", process.stderr.read())
+                self.assertEqual(self.sockets(), [])
+
+
+class Snapshots(vm.VmTest):
+    def setUp(self):
+        super().setUp()
+        self.vm("run", *self.guest("counter"), "--until", "icount:2000000", "--save", "a", "--name", "origin")
+
+    def test_a_restored_machine_continues_to_the_same_digest(self):
+        self.vm("run", *self.guest("counter"), "--until", "icount:5000000", "--save", "whole")
+        for way in ("lazy", "eager"):
+            with self.subTest(memory=way):
+                self.vm("restore", "a", "--memory", way, "--until", "icount:5000000", "--save", way)
+                self.assertEqual(self.vm("digest", way).stdout, self.vm("digest", "whole").stdout)
+
+    def test_the_output_of_both_parts_is_that_of_the_whole(self):
+        whole = self.vm("run", *self.guest("counter"), "--until", "icount:5000000").stdout
+        first = self.vm("run", *self.guest("counter"), "--until", "icount:1234567", "--save", "b").stdout
+        rest = self.vm("restore", "b", "--until", "icount:5000000").stdout
+        self.assertEqual(first + rest, whole)
+
+    def test_a_taken_tag_is_refused_before_anything_runs(self):
+        done = self.vm("run", *self.guest("counter"), "--until", "icount:9", "--save", "a", status=FAILED)
+        self.assertEqual(done.stdout, b"")
+        self.assertIn(b"--replace", done.stderr)
+        self.vm("run", *self.guest("counter"), "--until", "icount:9", "--save", "a", "--replace")
+        self.assertEqual(self.json("snap", "ls")[0]["count"], 9)
+
+    def test_list_and_show_tell_where_it_comes_from(self):
+        listed = self.json("snap", "ls")
+        self.assertEqual([(e["tag"], e["machine"], e["count"]) for e in listed], [("a", "origin", 2000000)])
+        shown = self.json("snap", "show", "a")
+        self.assertIn("vcpu[0]", [u["name"] for u in shown["units"]])
+        self.assertIn("vcpu[0]", self.vm("snap", "show", "a").stdout.decode())
+        self.assertEqual(shown["machineDigest"], self.vm("digest", "a").stdout.decode().strip())
+
+    def test_state_is_decoded_unit_by_unit(self):
+        whole = self.json("state", "decode", "a")
+        self.assertEqual(whole["machine"]["count"], 2000000)
+        self.assertIn("rip", whole["vcpu[0]"]["cpu"])
+        one = self.json("state", "decode", "a", "--unit", "config")
+        self.assertEqual(list(one), ["config"])
+        self.vm("state", "decode", "a", "--unit", "toaster", status=USAGE)
+
+    def test_the_schema_names_fields_with_their_types(self):
+        structs = {s["name"]: s for s in self.json("state", "schema")}
+        self.assertIn("Vcpu", structs)
+        self.assertIn("count", [f["name"] for f in structs["Machine"]["fields"]])
+        self.assertIn("count @0 :UInt64 in instructions", self.vm("state", "schema", "Machine").stdout.decode())
+
+    def test_diff_names_the_fields_that_differ(self):
+        self.vm("restore", "a", "--until", "icount:2000001", "--save", "b")
+        paths = [d["path"] for d in self.json("snap", "diff", "a", "b")]
+        self.assertIn("machine.count", paths)
+        self.assertEqual(self.json("snap", "diff", "a", "a"), [])
+
+    def test_check_compares_with_this_host_and_with_another(self):
+        self.assertEqual(self.json("check", "a")["findings"], [])
+        host = self.json("host", "dump")
+        host["cpuModels"] = ["other"]
+        host["memory"] = 1 << 20
+        host["cpuFeatures"][1] = 0
+        file = self.scratch / "host.json"
+        file.write_text(json.dumps(host))
+        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)["findings"]
+        self.assertEqual({f["path"] for f in found}, {"contract.memory", "contract.cpuModel", "contract.cpuid[0x1.0].ECX"})
+        file.write_text("{}")
+        self.vm("check", "a", "--against", file, status=CORRUPT)
+
+    def test_store_and_snapshot_are_sound_and_counted(self):
+        self.assertEqual(self.json("store", "stat")["snapshots"], 1)
+        self.assertEqual(self.json("store", "fsck")["findings"], [])
+        self.vm("snap", "verify", "a")
+        self.vm("snap", "rm", "a")
+        self.assertEqual(self.json("snap", "ls"), [])
+        self.vm("restore", "a", status=FAILED)
+
+    def test_a_dry_run_restores_nothing(self):
+        done = self.vm("restore", "a", "--dry-run")
+        self.assertIn(b"can be restored", done.stdout)
+
+    def test_digests_along_the_way_are_those_of_snapshots(self):
+        done = self.vm("run", *self.guest("counter"), "--until", "icount:2500000", "--digest-every", "1000000")
+        lines = dict(line.split() for line in done.stderr.decode().splitlines())
+        self.assertEqual(list(lines), ["1000000", "2000000"])
+        self.assertEqual(lines["2000000"], self.vm("digest", "a").stdout.decode().strip())
+        again = self.vm("restore", "a", "--until", "icount:3000000", "--digest-every", "1000000")
+        whole = self.vm("run", *self.guest("counter"), "--until", "icount:3000000", "--digest-every", "1000000")
+        self.assertEqual(again.stderr.split()[-1], whole.stderr.split()[-1])
+
+    def test_timing_tells_when_the_first_instruction_ran(self):
+        done = self.vm("restore", "a", "--until", "icount:3000000", "--timing", "--json")
+        self.assertGreater(json.loads(done.stderr)["firstInstructionMs"], 0)
+
+
+class Running(vm.VmTest):
+    def test_a_machine_is_listed_paused_resumed_and_stopped(self):
+        process = self.start_counter("c")
+        self.assertEqual(self.json("pause", "c")["state"], "paused")
+        self.assertRegex(self.vm("ps").stdout.decode(), r"c +paused")
+        count = self.json("ps")[0]["count"]
+        self.assertEqual(self.json("ps")[0]["count"], count)
+        self.vm("resume", "c")
+        self.wait_for(lambda: self.json("ps")[0]["count"] > count)
+        self.vm("stop", "c")
+        self.assertEqual(process.wait(timeout=30), 0)
+        self.assertEqual(self.json("ps"), [])
+        self.assertEqual(self.sockets(), [])
+
+    def test_a_saved_machine_runs_on_waits_or_ends(self):
+        process = self.start_counter("c")
+        for after, state in (("resume", "running"), ("pause", "paused")):
+            self.vm("save", "c", "--tag", after, "--after", after)
+            self.assertEqual(self.json("ps")[0]["state"], state)
+        paused = self.json("digest", "c", "--machine")["machineDigest"]
+        self.assertEqual(paused, self.vm("digest", "pause").stdout.decode().strip())
+        self.vm("save", "c", "--tag", "stop", "--after", "stop")
+        self.assertEqual(process.wait(timeout=30), 0)
+        self.assertEqual(self.vm("digest", "stop").stdout.decode().strip(), paused)
+
+    def test_a_save_that_fails_leaves_the_machine_running(self):
+        process = self.start_counter("c")
+        self.vm("save", "c", "--tag", "x")
+        count = self.json("ps")[0]["count"]
+        self.vm("save", "c", "--tag", "x", "--after", "stop", status=FAILED)
+        self.vm("save", "c", "--tag", "../x", status=USAGE)
+        self.vm("save", "c", "--tag", "y", "--after", "sleep", status=USAGE)
+        self.vm("save", "c", "--tag", "y", "--store", "/proc/nowhere", status=FAILED)
+        self.wait_for(lambda: self.json("ps")[0]["count"] > count)
+        self.assertIsNone(process.poll())
+
+    def test_two_machines_of_one_name_are_refused(self):
+        self.start_counter("c")
+        done = self.vm("run", *self.guest("counter"), "--name", "c", status=FAILED)
+        self.assertIn(b"running already", done.stderr)
+
+    def test_the_socket_of_a_killed_machine_is_replaced(self):
+        process = self.start_counter("c")
+        process.kill()
+        process.wait()
+        self.assertEqual(self.sockets(), ["c.sock"])
+        self.assertEqual(self.json("ps"), [])
+        self.start_counter("c")
+
+    def test_a_socket_path_can_be_given(self):
+        path = self.scratch / "here"
+        process = self.start("run", *self.guest("counter"), "--socket", path, stdout=subprocess.DEVNULL)
+        self.wait_for(lambda: path.is_socket())
+        self.vm("stop", "any", "--socket", path)
+        self.assertEqual(process.wait(timeout=30), 0)
+
+    def test_a_machine_waits_paused_where_it_was_asked_to(self):
+        process = self.start_counter("c", "--until", "icount:777777", "--pause")
+        self.wait_for(lambda: self.json("ps")[0]["state"] == "paused")
+        self.assertEqual(self.json("ps")[0]["count"], 777777)
+        self.vm("resume", "c")
+        self.wait_for(lambda: self.json("ps")[0]["count"] > 777777)
+        self.assertIsNone(process.poll())
+
+    def test_garbage_on_the_control_socket_does_no_harm(self):
+        import socket
+        import struct
+
+        self.start_counter("c")
+        path = str(self.scratch / "run" / "nestor" / "c.sock")
+        for garbage in (b"\xff" * 100000, struct.pack("<I", 5) + b"hello", struct.pack("<I", 2) + b"{}", b"\0" * 9,
+                        struct.pack("<I", 14) + b'{"verb":"fly"}'):  # fmt: skip
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(path)
+                try:
+                    peer.sendall(garbage)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(30)]
+        for peer in idle:
+            peer.connect(path)
+        self.assertEqual(self.json("ps")[0]["state"], "running")
+        for peer in idle:
+            peer.close()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,41 @@
+// Kinds of moments that a relay has to be cut at, and how to find them.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+
+#include "engine/state/machine.hpp"
+#include "engine/state/vcpu.hpp"
+#include "src/machine/machine.hpp"
+
+namespace nestor::relay {
+
+enum class Stratum : unsigned { user, rep, sti, mov_ss, pending, smm, turn };
+inline constexpr std::array<const char*, 7> stratum_names = {"user",    "rep", "sti", "movss",
+                                                             "pending", "smm", "turn"};
+
+[[nodiscard]] std::optional<Stratum> stratum_of(const std::string& name);
+
+/// A set of strata: bit n is Stratum n.
+using Strata = unsigned;
+constexpr Strata bit_of(Stratum s) { return 1u << static_cast<unsigned>(s); }
+
+/// The parts of a machine's state that strata are told from.
+struct Moment {
+    state::Machine machine;
+    state::Vcpu owner;
+    u32 turn = 0;
+};
+[[nodiscard]] Moment look(const machine::Machine& machine);
+
+/// What is true at `now`; `before` is the moment one count earlier.
+[[nodiscard]] Strata strata_at(const Moment& before, const Moment& now);
+
+/// Runs to `count`, and from there instruction by instruction until `wanted` is true or `patience`
+/// instructions have passed. Gives what is true where the machine stands then; nothing where it
+/// ended on the way.
+[[nodiscard]] std::optional<Strata> seek(machine::Machine& machine, u64 count,
+                                         std::optional<Stratum> wanted, u64 patience);
+
+} // namespace nestor::relay
