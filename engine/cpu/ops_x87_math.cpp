@@ -1,6 +1,8 @@
 // x87 functions of one or two registers: roots, remainders, scaling, transcendentals.
 //
 // What IEEE 754 defines exactly runs on the host; the rest is x87_math.cpp.
+#include <bit>
+
 #include "engine/cpu/ops_x87.hpp"
 #include "engine/cpu/x87_host.hpp"
 #include "engine/cpu/x87_math.hpp"
@@ -101,6 +103,49 @@ bool push_second(Cpu& cpu, const Op*) {
     return true;
 }
 
+/// A finite nonzero number of a supported encoding, its significand normalized.
+struct Number {
+    explicit Number(const Extended& v)
+        : shift(std::countl_zero(v.significand)), significand(v.significand << (shift & 63)),
+          exponent((v.exponent() == 0 ? 1 : v.exponent()) - shift),
+          plain(v.significand != 0 && v.exponent() != 0x7fff && (v.exponent() == 0 || shift == 0)),
+          denormal(v.exponent() == 0) {}
+
+    int shift;
+    u64 significand;
+    int exponent;
+    bool plain;
+    bool denormal;
+};
+
+/// FPREM and FPREM1. How far an incomplete reduction goes is up to the processor (SDM 2A FPREM: 32
+/// to 63 bits), so it is done here; what needs one step only runs on the host.
+template <Binary host>
+u16 remainder(const Extended& x, const Extended& y, Extended& result, u16 control) {
+    const Number a(x);
+    const Number b(y);
+    const int difference = a.exponent - b.exponent;
+    if (!a.plain || !b.plain || difference < 64) {
+        return host(x, y, result, control);
+    }
+    const u16 sw = a.denormal || b.denormal ? status::de : u16{0};
+    if ((sw & ~control) != 0) {
+        return sw;
+    }
+    const int bits = (difference & 31) | 32;
+    const u64 rest = static_cast<u64>((static_cast<u128>(a.significand) << bits) % b.significand);
+    const int zeros = rest == 0 ? 0 : std::countl_zero(rest);
+    int exponent = b.exponent + difference - bits - zeros;
+    u64 significand = rest << zeros;
+    if (exponent < 1) {
+        significand >>= 1 - exponent; // exact: a multiple of the smallest denormal
+        exponent = 0;
+    }
+    exponent = rest == 0 ? 0 : exponent;
+    result = {significand, static_cast<u16>((x.sign_exponent & 0x8000) | exponent)};
+    return sw | status::c2;
+}
+
 u16 extract_exponent_first(const Extended& x, Extended& exponent, Extended& significand,
                            u16 control) {
     return host_extract(x, significand, exponent, control) & static_cast<u16>(~status::c2);
@@ -133,9 +178,9 @@ OpFn functions(u8 opcode, u8 modrm) {
     case 0xf4:
         return handler<extract>;
     case 0xf5:
-        return handler<binary<host_prem1, 0, quotient_conditions>>;
+        return handler<binary<remainder<host_prem1>, 0, quotient_conditions>>;
     case 0xf8:
-        return handler<binary<host_prem, 0, quotient_conditions>>;
+        return handler<binary<remainder<host_prem>, 0, quotient_conditions>>;
     case 0xf9:
         return handler<binary<math_yl2xp1, 1, 0>>;
     case 0xfa:
