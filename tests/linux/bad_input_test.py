@@ -115,7 +115,7 @@ class Snapshots(Refused):
 
     def setUp(self):
         super().setUp()
-        self.vm(*self.run_with(memory="64M"), "--until", f"icount:{self.SAVED_AT}", "--save", "early", "--store", self.store)
+        self.vm(*self.run_with(memory="96M"), "--until", f"icount:{self.SAVED_AT}", "--save", "early", "--store", self.store)
 
     def digest_after(self, store, tag="early"):
         """Restores and runs on a little: (exit status, digest of the machine then or None, what it said)."""
@@ -131,16 +131,16 @@ class Snapshots(Refused):
         )
         return done.returncode, shown.stdout, shown.stderr.decode(errors="replace")
 
-    def data_file(self, store):
-        """The largest file of the store: where extents, index and manifest are."""
-        return max((p for p in pathlib.Path(store).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    def files(self, store):
+        """The files of a store that hold something, in a fixed order."""
+        return sorted(p for p in pathlib.Path(store).rglob("*") if p.is_file() and p.stat().st_size > 0)
 
-    def assert_exact_or_corrupt(self, damage, clean):
+    def assert_exact_or_corrupt(self, which, damage, clean):
         """After damage(file) a restore is bit-exact, or refused as corrupt; nothing in between."""
         copy = self.scratch / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.store, copy)
-        damage(self.data_file(copy))
+        damage(copy / which.relative_to(self.store))
         status, digest, said = self.digest_after(copy)
         if status == 0:
             self.assertEqual(digest, clean, "a wrong machine was restored")
@@ -154,17 +154,18 @@ class Snapshots(Refused):
         shutil.copytree(self.store, copy)
         status, digest, said = self.digest_after(copy)
         self.assertEqual(status, 0, said)
+        self.assertRegex(digest.decode(), "[0-9a-f]{64}")
         return digest
 
     def test_one_flipped_bit_gives_the_same_machine_or_exit_6(self):
         clean = self.clean_digest()
-        size = self.data_file(self.store).stat().st_size
+        files = self.files(self.store)
         state = 0x2545F4914F6CDD1D
         outcomes = []
         for _ in range(400 if os.environ.get("NESTOR_LONG") else 40):
             state = (state * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
-            # Every third flip falls into the first pages, where the index and the roots are.
-            at = (state >> 16) % (size if len(outcomes) % 3 else min(size, 65536))
+            which = files[len(outcomes) % len(files)]
+            at = (state >> 16) % which.stat().st_size
             bit = 1 << (state >> 60 & 7)
 
             def flip(file, at=at, bit=bit):
@@ -172,17 +173,18 @@ class Snapshots(Refused):
                 data[at] ^= bit
                 file.write_bytes(data)
 
-            with self.subTest(at=at, bit=bit):
-                outcomes.append(self.assert_exact_or_corrupt(flip, clean))
+            with self.subTest(file=which.name, at=at, bit=bit):
+                outcomes.append(self.assert_exact_or_corrupt(which, flip, clean))
         self.assertIn("corrupt", outcomes)
 
     def test_a_snapshot_cut_at_any_length_is_refused_or_exact(self):
         clean = self.clean_digest()
-        size = self.data_file(self.store).stat().st_size
-        for part in range(12):
-            length = size * part // 12 + (part % 3) * 1000
-            with self.subTest(length=length, of=size):
-                self.assert_exact_or_corrupt(lambda file, n=length: os.truncate(file, n), clean)
+        for which in self.files(self.store):
+            size = which.stat().st_size
+            for part in range(6):
+                length = min(size * part // 6 + (part % 3) * 1000, size - 1)
+                with self.subTest(file=which.name, length=length, of=size):
+                    self.assert_exact_or_corrupt(which, lambda file, n=length: os.truncate(file, n), clean)
 
     def test_a_full_disk_while_saving_leaves_the_old_snapshot_readable(self):
         small = self.scratch / "small"

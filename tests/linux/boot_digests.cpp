@@ -1,6 +1,6 @@
-// Boots a Linux guest and prints, every so many instructions, one digest for memory, one for the serial
-// output and one for each state unit. determinism_test.py compares two such runs line by line, so that
-// the first difference names its place.
+// Boots a Linux guest and prints, every so many instructions, one digest for memory, one for the
+// serial output and one for each state unit. determinism_test.py compares two such runs line by
+// line, so that the first difference names its place.
 //
 // Usage: boot_digests KERNEL INITRD CPUS EVERY APPEND
 #include <cinttypes>
