@@ -186,9 +186,8 @@ void drop_privileged_segments(Cpu& cpu, u8 level) {
         if ((s.attributes & seg_attr::unusable) != 0) {
             continue;
         }
-        const bool conforming_code =
-            (s.attributes & seg_attr::code) != 0 &&
-            (s.attributes & seg_attr::expand_down_or_conforming) != 0;
+        const bool conforming_code = (s.attributes & seg_attr::code) != 0 &&
+                                     (s.attributes & seg_attr::expand_down_or_conforming) != 0;
         if (!conforming_code && segment_dpl(s) < level) {
             s = null_segment(0);
         }

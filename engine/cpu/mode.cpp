@@ -1,7 +1,7 @@
 // The mode key: what of the state decides how instructions decode and which faults they meet first.
 //
-// Owns nothing; recomputes derived members of Cpu. CPL is SS.DPL (SDM 3C 27.3.1.5 keeps them equal),
-// 3 in virtual-8086 mode and 0 in real-address mode.
+// Owns nothing; recomputes derived members of Cpu. CPL is SS.DPL (SDM 3C 27.3.1.5 keeps them
+// equal), 3 in virtual-8086 mode and 0 in real-address mode.
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {
@@ -35,8 +35,8 @@ bool flat(const state::Segment& s) {
 }
 
 bool flat_data(const state::Segment& s) {
-    constexpr u32 kind = seg_attr::code | seg_attr::expand_down_or_conforming |
-                         seg_attr::write_or_read;
+    constexpr u32 kind =
+        seg_attr::code | seg_attr::expand_down_or_conforming | seg_attr::write_or_read;
     return flat(s) && (s.attributes & kind) == seg_attr::write_or_read;
 }
 
@@ -72,9 +72,9 @@ void Cpu::update_flags_mode() {
     view = view_for(*this, cpl);
     tlb = tlb_storage.view(view);
     tlb_mask = tlb_storage.slot_mask();
-    // With breakpoints of any kind, so that a trap follows its instruction and RF ends with the next.
-    const bool one_at_a_time =
-        (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0;
+    // With breakpoints of any kind, so that a trap follows its instruction and RF ends with the
+    // next.
+    const bool one_at_a_time = (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0;
     attention = one_at_a_time ? attention | Attention::step : attention & ~Attention::step;
 }
 

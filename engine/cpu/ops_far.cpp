@@ -1,7 +1,8 @@
 // Far JMP and CALL: code segments, call gates, task gates and TSSs (SDM 2 JMP, CALL; SDM 3A 5.8).
 //
-// Owns nothing. Handlers read the pointer, then go through one Transfer, which checks everything and
-// commits at the end. A task switch that faults in the new task has happened: the instruction counts.
+// Owns nothing. Handlers read the pointer, then go through one Transfer, which checks everything
+// and commits at the end. A task switch that faults in the new task has happened: the instruction
+// counts.
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {
@@ -60,8 +61,8 @@ bool Transfer::push_return(unsigned w, bool long_stack, const state::Segment& cs
 
 bool Transfer::to_code(u16 selector, u64 offset, Descriptor& d) {
     const u32 error = selector_error(selector);
-    const bool rights = d.conforming() ? d.dpl() <= cpu.cpl
-                                       : d.dpl() == cpu.cpl && rpl_of(selector) <= cpu.cpl;
+    const bool rights =
+        d.conforming() ? d.dpl() <= cpu.cpl : d.dpl() == cpu.cpl && rpl_of(selector) <= cpu.cpl;
     if (!rights || (ia32e(cpu) && d.long_code() && d.big())) {
         return site.gp(error);
     }

@@ -1,8 +1,8 @@
 // Far RET and IRET in every mode (SDM 2 RET, IRET/IRETD/IRETQ).
 //
 // Owns nothing. One Return pops, checks and commits; IRET differs by the flags, by virtual-8086 and
-// nested-task returns, and by always taking SS:RSP in 64-bit mode. IRET ends NMI blocking, also when
-// it faults (SDM 3A 6.7.1).
+// nested-task returns, and by always taking SS:RSP in 64-bit mode. IRET ends NMI blocking, also
+// when it faults (SDM 3A 6.7.1).
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {
@@ -185,8 +185,8 @@ const Op* op_ret_far(Cpu& cpu, const Op* op) {
     }
     popper.skip(release);
     const auto selector = static_cast<u16>(cs);
-    cpu.seg(Seg::cs) = cpu.mode.has(Mode::v86) ? v86_segment(selector)
-                                               : real_segment(cpu.seg(Seg::cs), selector);
+    cpu.seg(Seg::cs) =
+        cpu.mode.has(Mode::v86) ? v86_segment(selector) : real_segment(cpu.seg(Seg::cs), selector);
     cpu.s.gpr[4] = popper.rsp();
     cpu.s.rip = rip;
     return finish(cpu, op);
@@ -236,10 +236,9 @@ const Op* iret_task(Cpu& cpu, const Op* op) {
     Descriptor tss;
     bool switched = false;
     const u64 next = cpu.next_rip(op);
-    const bool ok =
-        cpu.load_system(op, static_cast<u32>(cpu.s.tr.base), &link, 2) &&
-        check_tss(site, link, true, Exception::ts, tss) &&
-        task_switch(site, link, tss, TaskSwitchSource::iret, next, nullptr, switched);
+    const bool ok = cpu.load_system(op, static_cast<u32>(cpu.s.tr.base), &link, 2) &&
+                    check_tss(site, link, true, Exception::ts, tss) &&
+                    task_switch(site, link, tss, TaskSwitchSource::iret, next, nullptr, switched);
     if (!ok && !switched) {
         return cpu.abandon(op);
     }
@@ -315,8 +314,8 @@ const Op* int_v86(Cpu& cpu, const Op* op, u8 vector) {
     }
     u64 flags = cpu.rflags();
     if (!full) {
-        flags = (flags & ~rflags::if_) | rflags::iopl |
-                ((flags & rflags::vif) != 0 ? rflags::if_ : 0);
+        flags =
+            (flags & ~rflags::if_) | rflags::iopl | ((flags & rflags::vif) != 0 ? rflags::if_ : 0);
     }
     const Site site{cpu, op};
     NESTOR_OR_STOP(cpu, op, deliver_real(site, 0, vector, cpu.next_rip(op), flags));
@@ -359,7 +358,9 @@ bool emit_far_return(Emit& e) {
                        ? static_cast<i32>(e.operand(0).imm.value.u & 0xffff)
                        : 0;
         const unsigned width = e.d.insn.operand_width;
-        return ends_with(e, width == 64 ? op_ret_far<8> : width == 32 ? op_ret_far<4> : op_ret_far<2>);
+        return ends_with(e, width == 64   ? op_ret_far<8>
+                            : width == 32 ? op_ret_far<4>
+                                          : op_ret_far<2>);
     }
     case ZYDIS_MNEMONIC_IRET:
         return ends_with(e, op_iret<2>);

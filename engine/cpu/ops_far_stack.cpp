@@ -10,9 +10,9 @@ using namespace arch;
 
 bool Frame::check_room(const Site& site, u32 error) const {
     for (unsigned i = 0; i < count_; ++i) {
-        const bool ok = long_ ? canonical(site.cpu, offset(i)) &&
-                                    canonical(site.cpu, offset(i) + width_ - 1)
-                              : within_limit(ss_, offset(i), width_);
+        const bool ok =
+            long_ ? canonical(site.cpu, offset(i)) && canonical(site.cpu, offset(i) + width_ - 1)
+                  : within_limit(ss_, offset(i), width_);
         if (!ok) {
             return site.fault(Exception::ss, error);
         }

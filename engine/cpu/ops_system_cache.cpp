@@ -99,15 +99,15 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
     }
-    const u64 extensions = cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
+    const u64 extensions =
+        cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
     if (extensions != 0) {
         return cpu.raise(op, Exception::gp);
     }
     u64 address;
     u8 byte;
     const Seg segment = Cpu::operand_segment(op);
-    NESTOR_OR_STOP(cpu, op,
-                   cpu.linear_general(op, cpu.offset_of(op), 1, Access::read, address));
+    NESTOR_OR_STOP(cpu, op, cpu.linear_general(op, cpu.offset_of(op), 1, Access::read, address));
     NESTOR_OR_STOP(cpu, op, cpu.load_slow(op, address, &byte, 1, segment));
     Translation t;
     NESTOR_OR_STOP(cpu, op, cpu.translate(address, Access::read, false, false, t));
@@ -130,7 +130,8 @@ const Op* op_mwait(Cpu& cpu, const Op* op) {
     if ((cpu.controls.proc & proc::mwait) != 0) {
         return cpu.vm_exit(op, ExitReason::mwait, cpu.s.monitor_armed ? 1 : 0);
     }
-    const u64 extensions = cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
+    const u64 extensions =
+        cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
     if ((extensions & ~u64{1}) != 0) {
         return cpu.raise(op, Exception::gp);
     }

@@ -33,8 +33,7 @@ bool check_paging_change(const Site& site, u64 value) {
         return true;
     }
     const bool tss16 = (s.tr.attributes & (seg_attr::unusable | 8)) == 0;
-    return ((s.cr4 & cr4::pae) != 0 && (cs.attributes & seg_attr::l) == 0 && !tss16) ||
-           site.gp(0);
+    return ((s.cr4 & cr4::pae) != 0 && (cs.attributes & seg_attr::l) == 0 && !tss16) || site.gp(0);
 }
 
 bool pae_paging(u64 cr0_value, u64 cr4_value, u64 efer_value) {
@@ -339,20 +338,16 @@ bool emit_cr(Emit& e, unsigned number, bool write) {
     set_register(e, write ? 1 : 0);
     switch (number) {
     case 0:
-        return write ? ends_with(e, op_write_cr<0>)
-                     : (e.op.fn = then_next<op_read_cr<0>>, true);
+        return write ? ends_with(e, op_write_cr<0>) : (e.op.fn = then_next<op_read_cr<0>>, true);
     case 2:
         e.op.fn = write ? then_next<op_write_cr<2>> : then_next<op_read_cr<2>>;
         return true;
     case 3:
-        return write ? ends_with(e, op_write_cr<3>)
-                     : (e.op.fn = then_next<op_read_cr<3>>, true);
+        return write ? ends_with(e, op_write_cr<3>) : (e.op.fn = then_next<op_read_cr<3>>, true);
     case 4:
-        return write ? ends_with(e, op_write_cr<4>)
-                     : (e.op.fn = then_next<op_read_cr<4>>, true);
+        return write ? ends_with(e, op_write_cr<4>) : (e.op.fn = then_next<op_read_cr<4>>, true);
     case 8:
-        return write ? ends_with(e, op_write_cr<8>)
-                     : (e.op.fn = then_next<op_read_cr<8>>, true);
+        return write ? ends_with(e, op_write_cr<8>) : (e.op.fn = then_next<op_read_cr<8>>, true);
     default:
         emit_undefined(e);
         return true;

@@ -37,9 +37,7 @@ const Op* finish(Cpu& cpu, const Op* op, u64 rip) {
     return cpu.leave_to(op, rip);
 }
 
-bool syscall_exists(const Cpu& cpu) {
-    return cpu.mode.is64() && (cpu.s.efer & efer::sce) != 0;
-}
+bool syscall_exists(const Cpu& cpu) { return cpu.mode.is64() && (cpu.s.efer & efer::sce) != 0; }
 
 const Op* op_syscall(Cpu& cpu, const Op* op) {
     if (!syscall_exists(cpu)) {

@@ -14,8 +14,8 @@ namespace {
 
 namespace msr {
 constexpr u32 sysenter_cs = 0x174, sysenter_esp = 0x175, sysenter_eip = 0x176, pat = 0x277,
-              efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082, cstar = 0xc0000083,
-              fmask = 0xc0000084, fs_base = 0xc0000100, gs_base = 0xc0000101,
+              xss = 0xda0, efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082,
+              cstar = 0xc0000083, fmask = 0xc0000084, fs_base = 0xc0000100, gs_base = 0xc0000101,
               kernel_gs_base = 0xc0000102, tsc_aux = 0xc0000103;
 } // namespace msr
 
@@ -95,6 +95,9 @@ MsrResult read_silicon_msr(Cpu& cpu, u32 index, u64& value) {
     case msr::tsc_aux:
         value = cpu.s.tsc_aux;
         break;
+    case msr::xss:
+        value = cpu.s.xss;
+        break;
     default:
         return MsrResult::not_silicon;
     }
@@ -136,6 +139,12 @@ MsrResult write_silicon_msr(Cpu& cpu, u32 index, u64 value) {
         }
         cpu.s.tsc_aux = static_cast<u32>(value);
         return MsrResult::ok;
+    case msr::xss:
+        if ((value & ~cpu.package.features().xss_allowed) != 0) {
+            return MsrResult::gp; // SDM 1 13.11
+        }
+        cpu.s.xss = value;
+        return MsrResult::ok;
     default:
         return MsrResult::not_silicon;
     }
@@ -158,9 +167,7 @@ bool msr_exits(const Cpu& cpu, u32 index, bool write) {
     return (c.msr_bitmap[byte] >> (low & 7) & 1) != 0;
 }
 
-u64 edx_eax(Cpu& cpu) {
-    return static_cast<u32>(cpu.gpr(Gpr::rax)) | cpu.gpr(Gpr::rdx) << 32;
-}
+u64 edx_eax(Cpu& cpu) { return static_cast<u32>(cpu.gpr(Gpr::rax)) | cpu.gpr(Gpr::rdx) << 32; }
 void set_edx_eax(Cpu& cpu, u64 value) {
     cpu.gpr(Gpr::rax) = static_cast<u32>(value);
     cpu.gpr(Gpr::rdx) = value >> 32;

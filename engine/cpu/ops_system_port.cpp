@@ -16,8 +16,8 @@ bool io_permitted(Cpu& cpu, const Op* op, u16 port, unsigned size) {
     }
     // SDM 1 19.5.2: a 32-bit TSS whose limit covers the map's two bytes.
     const state::Segment& tr = cpu.s.tr;
-    const bool usable = (tr.attributes & (seg_attr::unusable | seg_attr::p | 8)) ==
-                        (seg_attr::p | 8);
+    const bool usable =
+        (tr.attributes & (seg_attr::unusable | seg_attr::p | 8)) == (seg_attr::p | 8);
     if (!usable || tr.limit < 103) {
         return cpu.set_fault(Exception::gp, 0);
     }

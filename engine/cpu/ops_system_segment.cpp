@@ -84,8 +84,7 @@ const Op* op_pop_seg(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, popper.pop(value));
     const Site site{cpu, op};
     state::Segment loaded;
-    NESTOR_OR_STOP(cpu, op,
-                   check_segment_load(site, seg_of(op), static_cast<u16>(value), loaded));
+    NESTOR_OR_STOP(cpu, op, check_segment_load(site, seg_of(op), static_cast<u16>(value), loaded));
     cpu.s.gpr[4] = popper.rsp();
     if (seg_of(op) != Seg::ss) {
         cpu.seg(seg_of(op)) = loaded;
@@ -139,16 +138,14 @@ bool look(Cpu& cpu, const Op* op, u16 selector, Descriptor& d, bool& found) {
 }
 
 bool visible(const Cpu& cpu, u16 selector, const Descriptor& d) {
-    return (d.is_code() && d.conforming()) ||
-           (cpu.cpl <= d.dpl() && rpl_of(selector) <= d.dpl());
+    return (d.is_code() && d.conforming()) || (cpu.cpl <= d.dpl() && rpl_of(selector) <= d.dpl());
 }
 
 /// System types that LAR and LSL accept, as masks by type (SDM 2 table 3-50 and 3-51).
 constexpr u32 lar_types = bit<u32>(1) | bit<u32>(2) | bit<u32>(3) | bit<u32>(4) | bit<u32>(5) |
                           bit<u32>(9) | bit<u32>(11) | bit<u32>(12);
 constexpr u32 lar_types_long = bit<u32>(2) | bit<u32>(9) | bit<u32>(11) | bit<u32>(12);
-constexpr u32 lsl_types =
-    bit<u32>(1) | bit<u32>(2) | bit<u32>(3) | bit<u32>(9) | bit<u32>(11);
+constexpr u32 lsl_types = bit<u32>(1) | bit<u32>(2) | bit<u32>(3) | bit<u32>(9) | bit<u32>(11);
 constexpr u32 lsl_types_long = bit<u32>(2) | bit<u32>(9) | bit<u32>(11);
 
 template <class T, bool memory, bool rights>
@@ -203,8 +200,7 @@ const Op* op_arpl(Cpu& cpu, const Op* op) {
     if (raise) {
         value = with_rpl(value, wanted);
         if constexpr (memory) {
-            NESTOR_OR_STOP(cpu, op,
-                           cpu.store_linear(op, address, value, Cpu::operand_segment(op)));
+            NESTOR_OR_STOP(cpu, op, cpu.store_linear(op, address, value, Cpu::operand_segment(op)));
         } else {
             cpu.set_reg<u16>(op->dst, value);
         }
@@ -261,9 +257,13 @@ bool emit_push_pop(Emit& e, bool push) {
     e.op.aux = segment_index(e, 0);
     const unsigned w = e.d.insn.operand_width;
     if (push) {
-        e.op.fn = w == 64 ? then_next<op_push_seg<8>> : w == 32 ? then_next<op_push_seg<4>> : then_next<op_push_seg<2>>;
+        e.op.fn = w == 64   ? then_next<op_push_seg<8>>
+                  : w == 32 ? then_next<op_push_seg<4>>
+                            : then_next<op_push_seg<2>>;
     } else {
-        e.op.fn = w == 64 ? then_next<op_pop_seg<8>> : w == 32 ? then_next<op_pop_seg<4>> : then_next<op_pop_seg<2>>;
+        e.op.fn = w == 64   ? then_next<op_pop_seg<8>>
+                  : w == 32 ? then_next<op_pop_seg<4>>
+                            : then_next<op_pop_seg<2>>;
         e.ends_block = static_cast<Seg>(e.op.aux) == Seg::ss;
     }
     return true;

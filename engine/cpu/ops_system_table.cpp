@@ -137,8 +137,8 @@ const Op* op_ltr(Cpu& cpu, const Op* op) {
     }
     Descriptor d;
     NESTOR_OR_STOP(cpu, op, read_descriptor(site, selector, d));
-    const bool available = d.type() == system_type::tss32 ||
-                           (d.type() == system_type::tss16 && !ia32e(cpu));
+    const bool available =
+        d.type() == system_type::tss32 || (d.type() == system_type::tss16 && !ia32e(cpu));
     if (d.segment() || !available) {
         return cpu.raise(op, Exception::gp, error);
     }
@@ -242,13 +242,13 @@ bool emit_system_table(Emit& e) {
     switch (e.mnemonic()) {
     case ZYDIS_MNEMONIC_LGDT:
         e.set_memory(0);
-        e.op.fn = narrow ? then_next<op_load_table<false, true>>
-                         : then_next<op_load_table<false, false>>;
+        e.op.fn =
+            narrow ? then_next<op_load_table<false, true>> : then_next<op_load_table<false, false>>;
         return true;
     case ZYDIS_MNEMONIC_LIDT:
         e.set_memory(0);
-        e.op.fn = narrow ? then_next<op_load_table<true, true>>
-                         : then_next<op_load_table<true, false>>;
+        e.op.fn =
+            narrow ? then_next<op_load_table<true, true>> : then_next<op_load_table<true, false>>;
         return true;
     case ZYDIS_MNEMONIC_SGDT:
         e.set_memory(0);

@@ -15,8 +15,7 @@ u32 memory_instruction_info(const Cpu& cpu, const Op* op) {
                       : (op->ea & ea::address32) != 0 ? 1u
                       : cpu.mode.is64()               ? 2u
                                                       : 1u;
-    u32 info = (op->ea & ea::scale) | width << 7 |
-               static_cast<u32>(Cpu::operand_segment(op)) << 15;
+    u32 info = (op->ea & ea::scale) | width << 7 | static_cast<u32>(Cpu::operand_segment(op)) << 15;
     info |= op->index == Cpu::zero_slot ? bit<u32>(22) : (op->index - 1u) << 18;
     const bool no_base = op->base == Cpu::zero_slot || op->base == Cpu::rip_slot;
     return info | (no_base ? bit<u32>(27) : (op->base - 1u) << 23);

@@ -31,7 +31,8 @@ enum class MsrResult : u8 {
 };
 /// Does what RDMSR does, without privilege checks and bitmaps.
 MsrResult read_silicon_msr(Cpu& cpu, u32 index, u64& value);
-/// Does what WRMSR does, derived state included; the caller is at an instruction boundary or leaves.
+/// Does what WRMSR does, derived state included; the caller is at an instruction boundary or
+/// leaves.
 MsrResult write_silicon_msr(Cpu& cpu, u32 index, u64 value);
 
 // --- control registers --------------------------------------------------------------------------
@@ -72,7 +73,8 @@ public:
         cpu.view = view_for(cpu, level);
         cpu.tlb = cpu.tlb_storage.view(cpu.view);
         if (long_addresses) {
-            cpu.mode.key = (cpu.mode.key & ~0xfu) | 2u << Mode::code_shift | 2u << Mode::stack_shift;
+            cpu.mode.key =
+                (cpu.mode.key & ~0xfu) | 2u << Mode::code_shift | 2u << Mode::stack_shift;
         }
     }
     ~PrivilegeScope() {
@@ -138,8 +140,7 @@ class Popper final {
 public:
     Popper(Cpu& cpu, const Op* op, unsigned width)
         : cpu_(cpu), op_(op), width_(width),
-          mask_(stack_mask(cpu.seg(arch::Seg::ss), cpu.mode.stack() == 2)),
-          sp_(cpu.s.gpr[4]) {}
+          mask_(stack_mask(cpu.seg(arch::Seg::ss), cpu.mode.stack() == 2)), sp_(cpu.s.gpr[4]) {}
     [[nodiscard]] bool pop(u64& value);
     void skip(u64 bytes) { sp_ += bytes; }
     /// RSP after the pops so far.
@@ -162,10 +163,10 @@ private:
 /// What started a task switch (SDM 3A 7.3).
 enum class TaskSwitchSource : u8 { call, iret, jump, gate };
 
-/// Switches to the task of a TSS descriptor that was found present and of the right type (available;
-/// busy for IRET). `next` is the EIP saved for the old task. On success s.rip is the new task's.
-/// False with `committed` set: a fault in the context of the new task, s.rip included; otherwise
-/// nothing changed.
+/// Switches to the task of a TSS descriptor that was found present and of the right type
+/// (available; busy for IRET). `next` is the EIP saved for the old task. On success s.rip is the
+/// new task's. False with `committed` set: a fault in the context of the new task, s.rip included;
+/// otherwise nothing changed.
 bool task_switch(const Site& site, u16 selector, const Descriptor& tss, TaskSwitchSource source,
                  u64 next, const u32* error_code, bool& committed);
 /// The TSS selector of a task gate or far pointer: global, in the GDT, available or busy, present.
@@ -179,6 +180,13 @@ struct InnerStack {
 };
 bool inner_stack(const Site& site, u8 level, bool long_frame, unsigned ist, InnerStack& out);
 
+/// INT n, INT3, INTO and INT1: what returns behind its instruction.
+bool is_software_kind(EventType type);
+/// RF in the pushed image: set for faults, except instruction breakpoints (SDM 3B 17.3.1.1).
+bool pushes_rf(const Event& e);
+/// Takes one event to its handler. False: a fault of the delivery in Cpu::event, or another
+/// outcome; nothing changed, except by a task switch that faults in the new task.
+bool deliver_once(Cpu& cpu, const Event& e);
 /// Delivery through the real-mode IVT at `table` with 16-bit frames; also VME redirection.
 bool deliver_real(const Site& site, u64 table, u8 vector, u64 return_rip, u64 pushed_flags);
 
@@ -216,8 +224,6 @@ inline bool ends_with(Emit& e, OpFn fn) {
 }
 
 /// #GP(0) unless CPL is 0.
-inline bool privileged(Cpu& cpu) {
-    return cpu.cpl == 0 || cpu.set_fault(arch::Exception::gp, 0);
-}
+inline bool privileged(Cpu& cpu) { return cpu.cpl == 0 || cpu.set_fault(arch::Exception::gp, 0); }
 
 } // namespace nestor::cpu

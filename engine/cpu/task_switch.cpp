@@ -15,7 +15,7 @@ namespace {
 
 /// Offsets of what a switch saves and loads (SDM 3A figures 7-2 and 7-10).
 struct TssLayout {
-    unsigned size; ///< bytes that must lie within the limit
+    unsigned size;  ///< bytes that must lie within the limit
     unsigned width; ///< of EIP, EFLAGS and the general registers
     unsigned eip;   ///< EIP, EFLAGS and the eight general registers follow each other
     unsigned segments;
@@ -51,9 +51,7 @@ public:
     bool load_registers();
     bool load_descriptors();
     bool push_error(u32 error);
-    [[nodiscard]] bool debug_trap() const {
-        return wide_ && (get(new_, trap_offset, 2) & 1) != 0;
-    }
+    [[nodiscard]] bool debug_trap() const { return wide_ && (get(new_, trap_offset, 2) & 1) != 0; }
     void undo_busy();
 
 private:
@@ -103,8 +101,8 @@ bool Switch::save_old(u64 next) {
     for (unsigned i = 0; i < old.segment_count; ++i) {
         put(image, old.segments + i * old.segment_stride, 2, cpu_.s.segments[i].selector);
     }
-    return cpu_.store_system(site_.op, static_cast<u32>(tr.base + old.eip),
-                             image.data() + old.eip, bytes);
+    return cpu_.store_system(site_.op, static_cast<u32>(tr.base + old.eip), image.data() + old.eip,
+                             bytes);
 }
 
 /// Reads the new TSS, and writes its back link where the tasks nest.
@@ -167,8 +165,8 @@ bool Switch::load_registers() {
     for (unsigned i = 0; i < 6; ++i) {
         const u16 selector = segment_selector(static_cast<Seg>(i));
         const u8 level = static_cast<Seg>(i) == Seg::ss ? rpl_of(segment_selector(Seg::cs)) : u8{0};
-        s.segments[i] = (flags & rflags::vm) != 0 ? v86_segment(selector)
-                                                  : null_segment(selector, level);
+        s.segments[i] =
+            (flags & rflags::vm) != 0 ? v86_segment(selector) : null_segment(selector, level);
     }
     s.ldtr = null_segment(static_cast<u16>(get(new_, layout_.ldt, 2)));
     return true;

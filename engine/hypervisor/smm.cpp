@@ -1,8 +1,8 @@
 // System-management mode: entry on SMI, the state-save map, RSM (SDM 3C chapter 32).
 //
-// Owns nothing. The map is Intel 64's (table 32-3); segment caches and what else RSM needs lie in the
-// part that the SDM reserves. RSM trusts nothing of it: reserved bits and impossible combinations
-// are a shutdown (SDM 3C 32.4.2), and hidden bits are masked.
+// Owns nothing. The map is Intel 64's (table 32-3); segment caches and what else RSM needs lie in
+// the part that the SDM reserves. RSM trusts nothing of it: reserved bits and impossible
+// combinations are a shutdown (SDM 3C 32.4.2), and hidden bits are masked.
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
@@ -135,8 +135,8 @@ void load_state(const Image& m, state::Cpu& s) {
     s.blocking_by_nmi = (m.get<u8>(map::blocked_nmi) & 1) != 0;
     s.pending_debug = m.get<u64>(map::pending_debug) &
                       (pending_debug::b | pending_debug::enabled_breakpoint | pending_debug::bs);
-    s.activity = (m.get<u16>(map::halt_restart) & 1) != 0 ? ActivityState::hlt
-                                                          : ActivityState::active;
+    s.activity =
+        (m.get<u16>(map::halt_restart) & 1) != 0 ? ActivityState::hlt : ActivityState::active;
 }
 
 /// SDM 3C 32.4.2: reserved bits of CR4, illegal combinations in CR0; and what an IA-32e processor
@@ -148,8 +148,8 @@ bool valid(const state::Cpu& s, const cpu::Features& features) {
     const bool lma = (s.efer & efer::lma) != 0;
     const bool lme = (s.efer & efer::lme) != 0;
     const bool pae = (s.cr4 & cr4::pae) != 0;
-    const bool cr0_ok = s.cr0 >> 32 == 0 && (!pg || pe) &&
-                        ((s.cr0 & cr0::nw) == 0 || (s.cr0 & cr0::cd) != 0);
+    const bool cr0_ok =
+        s.cr0 >> 32 == 0 && (!pg || pe) && ((s.cr0 & cr0::nw) == 0 || (s.cr0 & cr0::cd) != 0);
     const bool cr4_ok = (s.cr4 & features.cr4_reserved) == 0 && (lma || (s.cr4 & cr4::pcide) == 0);
     const bool long_ok = lma == (pg && lme) && (!lma || pae);
     const bool vm_ok = (s.rflags & rflags::vm) == 0 || (pe && !lma);
@@ -217,8 +217,8 @@ std::optional<Exit> Vcpu::Impl::leave_smm() {
     const state::Cpu before = cpu.s;
     load_state(image, cpu.s);
     bool ok = valid(cpu.s, config.package->features());
-    const bool pae_paging = (cpu.s.cr0 & cr0::pg) != 0 && (cpu.s.cr4 & cr4::pae) != 0 &&
-                            (cpu.s.efer & efer::lma) == 0;
+    const bool pae_paging =
+        (cpu.s.cr0 & cr0::pg) != 0 && (cpu.s.cr4 & cr4::pae) != 0 && (cpu.s.efer & efer::lma) == 0;
     if (ok && pae_paging && !cpu.load_pdptrs(nullptr, cpu.s.cr3)) {
         ok = false;
         if (cpu.outcome == cpu::Outcome::page_needed) {

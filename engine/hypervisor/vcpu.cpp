@@ -31,17 +31,17 @@ constexpr u64 never = ~u64{0};
 /// data included, so that it need not emulate the instruction; the I/O control is for exits to an
 /// L1.
 constexpr u32 proc_controls = cpu::proc::hlt | cpu::proc::mwait | cpu::proc::rdpmc |
-                              cpu::proc::msr_bitmaps | cpu::proc::monitor |
-                              cpu::proc::cr8_load | bit<u32>(31);
+                              cpu::proc::msr_bitmaps | cpu::proc::monitor | cpu::proc::cr8_load |
+                              bit<u32>(31);
 
 /// vmcs01's secondary controls: RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
 constexpr u32 secondary_controls = cpu::proc2::rdtscp | cpu::proc2::invpcid | bit<u32>(20);
 
 /// MSRs that L1 reads and writes without an exit.
 constexpr auto passed_through = std::to_array<u32>({
-    0x174, 0x175, 0x176,                                     // SYSENTER
-    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,          // STAR, LSTAR, CSTAR, FMASK
-    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103,          // FS, GS, kernel GS base, TSC_AUX
+    0x174, 0x175, 0x176,                            // SYSENTER
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, // STAR, LSTAR, CSTAR, FMASK
+    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, // FS, GS, kernel GS base, TSC_AUX
 });
 
 void pass_through(std::array<u8, page_size>& bitmap, u32 msr) {
@@ -61,8 +61,8 @@ u32 entry_info(const cpu::Event& e) {
 } // namespace
 
 Vcpu::Impl::Impl(const Config& c)
-    : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()),
-      lapic(c.index.value()), cpuid(c.cpuid), caps(cpuid) {
+    : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()), lapic(c.index.value()),
+      cpuid(c.cpuid), caps(cpuid) {
     physical_bits = c.package->features().physical_bits;
     msr_bitmap.fill(0xff);
     for (const u32 msr : passed_through) {
@@ -100,6 +100,14 @@ void Vcpu::Impl::accept_init() {
     fresh.xcr0 = s.xcr0;
     fresh.xss = s.xss;
     fresh.pat = s.pat;
+    fresh.star = s.star;
+    fresh.lstar = s.lstar;
+    fresh.cstar = s.cstar;
+    fresh.fmask = s.fmask;
+    fresh.kernel_gs_base = s.kernel_gs_base;
+    fresh.sysenter_cs = s.sysenter_cs;
+    fresh.sysenter_esp = s.sysenter_esp;
+    fresh.sysenter_eip = s.sysenter_eip;
     fresh.random = s.random;
     fresh.retired = s.retired;
     fresh.smbase = s.smbase;
@@ -173,8 +181,8 @@ bool Vcpu::Impl::wakes() const {
         return true;
     }
     const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
-    if (enabled && (lapic.deliverable() ||
-                    (lapic.accepts_pic() && config.board != nullptr && config.board->pic_output()))) {
+    if (enabled && (lapic.deliverable() || (lapic.accepts_pic() && config.board != nullptr &&
+                                            config.board->pic_output()))) {
         return true;
     }
     if (cpu.s.monitor_armed) {
@@ -268,8 +276,8 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
     if (deadline != never) {
         const u64 ticks = deadline > now ? deadline - now : 0;
         // The first count whose tick is not before the deadline.
-        const u128 counts = (u128{ticks} * cpu.clock.denominator + cpu.clock.numerator - 1) /
-                            cpu.clock.numerator;
+        const u128 counts =
+            (u128{ticks} * cpu.clock.denominator + cpu.clock.numerator - 1) / cpu.clock.numerator;
         stop = static_cast<u64>(std::min<u128>(stop, u128{count} + counts));
     }
     const u64 overflow = pmu.until_overflow(cpu.s.retired);

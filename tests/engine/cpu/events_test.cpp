@@ -81,7 +81,7 @@ TEST_F(SystemTest, InnerStackOutsideTssLimitIsTs) {
 TEST_F(SystemTest, ContributoryFaultInContributoryDeliveryIsDoubleFault) {
     protected_mode();
     gate32(idt + 13 * 8, 0, 0, 0x8e); // null code selector
-    execute({0x8e, 0xd0}); // mov ss, eax (eax = 0): #GP(0)
+    execute({0x8e, 0xd0});            // mov ss, eax (eax = 0): #GP(0)
     expect_fault32(8, 0, code);
 }
 

@@ -67,8 +67,8 @@ TEST_F(SystemTest, ReturnToOuterLevelDropsPrivilegedSegments) {
 
 TEST_F(SystemTest, IretToVirtual8086ModeAndBackByFault) {
     protected_mode();
-    const u32 frame[] = {0x100,  0x600, static_cast<u32>(rflags::vm) | 2, 0x80, 0x50,
-                         0x1111, 0x2222, 0x3333, 0x4444};
+    const u32 frame[] = {
+        0x100, 0x600, static_cast<u32>(rflags::vm) | 2, 0x80, 0x50, 0x1111, 0x2222, 0x3333, 0x4444};
     cpu.s.gpr[4] -= sizeof frame;
     for (unsigned i = 0; i < 9; ++i) {
         write(cpu.s.gpr[4] + i * 4, frame[i]);

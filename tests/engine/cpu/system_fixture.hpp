@@ -19,8 +19,8 @@ protected:
                          stack_top = 0x7000, inner_stack_top = 0x7800, handlers = 0x8000,
                          tables = 0x10000, data = 0x20000;
     // Selectors of the flat set-up.
-    static constexpr u16 code0 = 0x08, data0 = 0x10, code3 = 0x1b, data3 = 0x23, tss_selector = 0x28,
-                         code16 = 0x38, data16 = 0x40, free_selector = 0x48;
+    static constexpr u16 code0 = 0x08, data0 = 0x10, code3 = 0x1b, data3 = 0x23,
+                         tss_selector = 0x28, code16 = 0x38, data16 = 0x40, free_selector = 0x48;
 
     SystemTest()
         : ram_(ram_size), state_(ram_size >> page_shift),
@@ -35,7 +35,8 @@ protected:
         return c;
     }
 
-    // --- memory -----------------------------------------------------------------------------------
+    // --- memory
+    // -----------------------------------------------------------------------------------
 
     void poke(u64 address, std::initializer_list<int> bytes) {
         for (const int b : bytes) {
@@ -71,7 +72,8 @@ protected:
     }
     static constexpr u64 handler(u8 vector) { return handlers + vector * 16u; }
 
-    // --- modes ------------------------------------------------------------------------------------
+    // --- modes
+    // ------------------------------------------------------------------------------------
 
     static state::Segment segment(u16 selector, u32 attributes, u32 limit = 0xffffffff) {
         state::Segment s;
@@ -81,8 +83,8 @@ protected:
         return s;
     }
     void data_segments(const state::Segment& s) {
-        for (const auto r : {arch::Seg::es, arch::Seg::ss, arch::Seg::ds, arch::Seg::fs,
-                             arch::Seg::gs}) {
+        for (const auto r :
+             {arch::Seg::es, arch::Seg::ss, arch::Seg::ds, arch::Seg::fs, arch::Seg::gs}) {
             cpu.seg(r) = s;
         }
     }
@@ -154,7 +156,8 @@ protected:
         level(cpl, 0xa000);
     }
 
-    // --- running ----------------------------------------------------------------------------------
+    // --- running
+    // ----------------------------------------------------------------------------------
 
     /// Puts code at `code` and runs until HLT, an exit or 100 counts.
     Cpu::Stop execute(std::initializer_list<int> bytes, u64 count = 100) {

@@ -122,8 +122,13 @@ TEST_F(SystemTest, LmswSetsButNeverClearsPe) {
 }
 
 TEST_F(SystemTest, PrivilegedInstructionsAreGpAtCpl3) {
-    for (const auto& bytes : {std::initializer_list<int>{0x0f, 0x20, 0xc0}, {0x0f, 0x06},
-                              {0x0f, 0x32}, {0xf4}, {0x0f, 0x09}, {0x0f, 0x01, 0x38}, {0xfa}}) {
+    for (const auto& bytes : {std::initializer_list<int>{0x0f, 0x20, 0xc0},
+                              {0x0f, 0x06},
+                              {0x0f, 0x32},
+                              {0xf4},
+                              {0x0f, 0x09},
+                              {0x0f, 0x01, 0x38},
+                              {0xfa}}) {
         long_mode(3);
         execute(bytes);
         expect_fault64(13, 0, code);
