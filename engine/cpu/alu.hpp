@@ -64,12 +64,21 @@ template <Alu operation, class T, bool flags>
     }
     return r;
 }
+/// Before INC and DEC: puts CF where their kinds have it.
+[[gnu::always_inline]] inline void keep_carry(Cpu& cpu) {
+    if (cpu.lazy.kind < FlagKind::inc) {
+        cpu.lazy.b = cpu.cf() ? 1 : 0;
+    }
+}
 template <class T, bool flags>
 [[gnu::always_inline]] inline T increment(Cpu& cpu, T a) {
     const T r = static_cast<T>(a + 1);
     if constexpr (flags) {
-        const T carry = cpu.cf();
-        set_lazy(cpu, FlagKind::inc, r, a, carry);
+        keep_carry(cpu);
+        cpu.lazy.result = r;
+        cpu.lazy.a = a;
+        cpu.lazy.kind = FlagKind::inc;
+        cpu.lazy.bits = bits_of<T>;
     }
     return r;
 }
@@ -77,8 +86,11 @@ template <class T, bool flags>
 [[gnu::always_inline]] inline T decrement(Cpu& cpu, T a) {
     const T r = static_cast<T>(a - 1);
     if constexpr (flags) {
-        const T carry = cpu.cf();
-        set_lazy(cpu, FlagKind::dec, r, a, carry);
+        keep_carry(cpu);
+        cpu.lazy.result = r;
+        cpu.lazy.a = a;
+        cpu.lazy.kind = FlagKind::dec;
+        cpu.lazy.bits = bits_of<T>;
     }
     return r;
 }

@@ -21,9 +21,18 @@ using Signed = std::make_signed_t<T>;
 // --- fast accesses
 // --------------------------------------------------------------------------------
 
+/// How a handler forms its address: base and displacement only, or with an index. Operands that
+/// need more (ea::general) get the slow handler when they are emitted.
+enum class Ea : u8 { base, indexed };
+
+template <Ea form>
 [[gnu::always_inline]] inline u64 fast_address(const Cpu& cpu, const Op* op) {
-    return cpu.slot(op->base) + (cpu.slot(op->index) << (op->ea & ea::scale)) +
-           static_cast<u64>(static_cast<i64>(op->disp));
+    const u64 address = cpu.slot(op->base) + static_cast<u64>(static_cast<i64>(op->disp));
+    if constexpr (form == Ea::indexed) {
+        return address + (cpu.slot(op->index) << (op->ea & ea::scale));
+    } else {
+        return address;
+    }
 }
 
 /// Host address for a read of T at a linear address, or false when the slow path decides.
@@ -108,10 +117,10 @@ template <class T, class Body>
     }
     return next(cpu, op);
 }
-template <class T, class Body>
+template <class T, class Body, Ea form>
 const Op* read_mem(Cpu& cpu, const Op* op) {
     const u8* host;
-    if (is_general(op) || !fast_read<T>(cpu, fast_address(cpu, op), host)) [[unlikely]] {
+    if (!fast_read<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
         return read_slow<T, Body>(cpu, op);
     }
     if (!run_read<T, Body>(cpu, op, host_load<T>(host))) [[unlikely]] {
@@ -140,10 +149,10 @@ template <class T, class Body>
     }
     return next(cpu, op);
 }
-template <class T, class Body>
+template <class T, class Body, Ea form>
 const Op* write_mem(Cpu& cpu, const Op* op) {
     u8* host;
-    if (is_general(op) || !fast_write<T>(cpu, fast_address(cpu, op), host)) [[unlikely]] {
+    if (!fast_write<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
         return write_slow<T, Body>(cpu, op);
     }
     host_store<T>(host, Body::run(cpu, op));
@@ -181,10 +190,10 @@ template <class T, class Body>
     }
     return next(cpu, op);
 }
-template <class T, class Body>
+template <class T, class Body, Ea form>
 const Op* modify_mem(Cpu& cpu, const Op* op) {
     u8* host;
-    if (is_general(op) || !fast_modify<T>(cpu, fast_address(cpu, op), host)) [[unlikely]] {
+    if (!fast_modify<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
         return modify_slow<T, Body>(cpu, op);
     }
     host_store<T>(host, Body::run(cpu, op, host_load<T>(host)));
@@ -210,33 +219,47 @@ const Op* whole(Cpu& cpu, const Op* op) {
 /// The immediate operand, sign-extended to 64 bits where the instruction does so.
 [[nodiscard]] inline u64 imm_of(const Emit& e, unsigned i) { return e.operand(i).imm.value.u; }
 
-template <class T, class Body>
+/// Chooses by the memory operand's form. `hot` instructions have a handler for addresses without an
+/// index; for the others the general kind will do.
+[[nodiscard]] inline OpFn by_address(const Op& op, OpFn slow, OpFn base, OpFn indexed) {
+    if (is_general(&op)) {
+        return slow;
+    }
+    return op.index == Cpu::zero_slot ? base : indexed;
+}
+template <class T, class Body, bool hot = false>
 bool emit_read(Emit& e, unsigned i) {
     if (e.is_mem(i)) {
         e.set_memory(i);
-        e.op.fn = read_mem<T, Body>;
+        constexpr Ea base = hot ? Ea::base : Ea::indexed;
+        e.op.fn = by_address(e.op, read_slow<T, Body>, read_mem<T, Body, base>,
+                             read_mem<T, Body, Ea::indexed>);
     } else {
         e.op.src = reg_of(e, i);
         e.op.fn = read_reg<T, Body>;
     }
     return true;
 }
-template <class T, class Body>
+template <class T, class Body, bool hot = false>
 bool emit_write(Emit& e, unsigned i) {
     if (e.is_mem(i)) {
         e.set_memory(i);
-        e.op.fn = write_mem<T, Body>;
+        constexpr Ea base = hot ? Ea::base : Ea::indexed;
+        e.op.fn = by_address(e.op, write_slow<T, Body>, write_mem<T, Body, base>,
+                             write_mem<T, Body, Ea::indexed>);
     } else {
         e.op.dst = reg_of(e, i);
         e.op.fn = write_reg<T, Body>;
     }
     return true;
 }
-template <class T, class Body>
+template <class T, class Body, bool hot = false>
 bool emit_modify(Emit& e, unsigned i) {
     if (e.is_mem(i)) {
         e.set_memory(i);
-        e.op.fn = modify_mem<T, Body>;
+        constexpr Ea base = hot ? Ea::base : Ea::indexed;
+        e.op.fn = by_address(e.op, modify_slow<T, Body>, modify_mem<T, Body, base>,
+                             modify_mem<T, Body, Ea::indexed>);
     } else {
         e.op.dst = reg_of(e, i);
         e.op.fn = modify_reg<T, Body>;

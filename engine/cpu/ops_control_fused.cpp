@@ -21,7 +21,7 @@ enum class Form : u8 {
     to_imm,  ///< AluImm
 };
 
-template <Alu operation, class T, Form form>
+template <Alu operation, class T, Form form, Ea address>
 constexpr OpFn plain_handler() {
     switch (form) {
     case Form::reg_reg:
@@ -29,11 +29,11 @@ constexpr OpFn plain_handler() {
     case Form::reg_imm:
         return read_reg<T, CompareImm<operation, T, true>>;
     case Form::mem_reg:
-        return read_mem<T, CompareReg<operation, T, true>>;
+        return read_mem<T, CompareReg<operation, T, true>, address>;
     case Form::mem_imm:
-        return read_mem<T, CompareImm<operation, T, true>>;
+        return read_mem<T, CompareImm<operation, T, true>, address>;
     case Form::reg_mem:
-        return read_mem<T, CompareLoad<operation, T, true>>;
+        return read_mem<T, CompareLoad<operation, T, true>, address>;
     case Form::to_reg:
         return modify_reg<T, AluReg<operation, T, true>>;
     default:
@@ -75,13 +75,13 @@ template <Alu operation, unsigned cc, class T>
     return go_fall_through(cpu, jump);
 }
 
-template <Alu operation, class T, Form form, unsigned cc>
+template <Alu operation, class T, Form form, Ea address, unsigned cc>
 const Op* fused(Cpu& cpu, const Op* op) {
     T memory = 0;
     if constexpr (form == Form::mem_reg || form == Form::mem_imm || form == Form::reg_mem) {
         const u8* host;
-        if (is_general(op) || !fast_read<T>(cpu, fast_address(cpu, op), host)) [[unlikely]] {
-            return plain_handler<operation, T, form>()(cpu, op);
+        if (!fast_read<T>(cpu, fast_address<address>(cpu, op), host)) [[unlikely]] {
+            return plain_handler<operation, T, form, address>()(cpu, op);
         }
         memory = host_load<T>(host);
     }
@@ -151,10 +151,11 @@ constexpr std::array<OpFn, 16> for_conditions(Make make) {
 #undef NESTOR_FUSE
     return f;
 }
-template <Alu operation, class T, Form form>
+template <Alu operation, class T, Form form, Ea address = Ea::base>
 constexpr Fusion fusion() {
-    return {plain_handler<operation, T, form>(),
-            for_conditions([](auto n) -> OpFn { return fused<operation, T, form, n.value>; })};
+    return {plain_handler<operation, T, form, address>(), for_conditions([](auto n) -> OpFn {
+                return fused<operation, T, form, address, n.value>;
+            })};
 }
 template <bool up, class T>
 constexpr Fusion step_fusion() {
@@ -175,7 +176,9 @@ constexpr Fusion step_fusion() {
 
 #define NESTOR_COMPARES(operation, T)                                                              \
     fusion<operation, T, Form::reg_reg>(), fusion<operation, T, Form::reg_imm>(),                  \
-        fusion<operation, T, Form::mem_reg>(), fusion<operation, T, Form::mem_imm>()
+        fusion<operation, T, Form::mem_reg>(), fusion<operation, T, Form::mem_imm>(),              \
+        fusion<operation, T, Form::mem_reg, Ea::indexed>(),                                        \
+        fusion<operation, T, Form::mem_imm, Ea::indexed>()
 #define NESTOR_WRITES(operation)                                                                   \
     fusion<operation, u32, Form::to_reg>(), fusion<operation, u32, Form::to_imm>(),                \
         fusion<operation, u64, Form::to_reg>(), fusion<operation, u64, Form::to_imm>()
@@ -190,9 +193,13 @@ constexpr Fusion fusions[] = {
     NESTOR_COMPARES(Alu::cmp, u32),
     NESTOR_COMPARES(Alu::cmp, u64),
     fusion<Alu::cmp, u8, Form::reg_mem>(),
+    fusion<Alu::cmp, u8, Form::reg_mem, Ea::indexed>(),
     fusion<Alu::cmp, u16, Form::reg_mem>(),
+    fusion<Alu::cmp, u16, Form::reg_mem, Ea::indexed>(),
     fusion<Alu::cmp, u32, Form::reg_mem>(),
+    fusion<Alu::cmp, u32, Form::reg_mem, Ea::indexed>(),
     fusion<Alu::cmp, u64, Form::reg_mem>(),
+    fusion<Alu::cmp, u64, Form::reg_mem, Ea::indexed>(),
     NESTOR_WRITES(Alu::sub),
     NESTOR_WRITES(Alu::add),
     NESTOR_WRITES(Alu::and_),

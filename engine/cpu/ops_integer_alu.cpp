@@ -11,27 +11,27 @@ template <Alu operation, class T, bool flags>
 bool emit_arithmetic(Emit& e) {
     if (e.is_mem(1)) {
         e.op.dst = reg_of(e, 0);
-        return emit_read<T, AluLoad<operation, T, flags>>(e, 1);
+        return emit_read<T, AluLoad<operation, T, flags>, true>(e, 1);
     }
     if (e.is_imm(1)) {
         e.op.imm = static_cast<i32>(imm_of(e, 1));
-        return emit_modify<T, AluImm<operation, T, flags>>(e, 0);
+        return emit_modify<T, AluImm<operation, T, flags>, true>(e, 0);
     }
     e.op.src = reg_of(e, 1);
-    return emit_modify<T, AluReg<operation, T, flags>>(e, 0);
+    return emit_modify<T, AluReg<operation, T, flags>, true>(e, 0);
 }
 template <Alu operation, class T, bool flags>
 bool emit_compare(Emit& e) {
     if (e.is_mem(1)) {
         e.op.dst = reg_of(e, 0);
-        return emit_read<T, CompareLoad<operation, T, flags>>(e, 1);
+        return emit_read<T, CompareLoad<operation, T, flags>, true>(e, 1);
     }
     if (e.is_imm(1)) {
         e.op.imm = static_cast<i32>(imm_of(e, 1));
-        return emit_read<T, CompareImm<operation, T, flags>>(e, 0);
+        return emit_read<T, CompareImm<operation, T, flags>, true>(e, 0);
     }
     e.op.dst = reg_of(e, 1);
-    return emit_read<T, CompareReg<operation, T, flags>>(e, 0);
+    return emit_read<T, CompareReg<operation, T, flags>, true>(e, 0);
 }
 template <Alu operation>
 bool emit_two(Emit& e) {

@@ -122,14 +122,14 @@ bool emit_mov(Emit& e) {
             if (sizeof(T) == 8 && static_cast<u64>(i64{e.op.imm}) != value) {
                 return emit_write<u64, StoreImm64>(e, 0);
             }
-            return emit_write<T, StoreImm<T>>(e, 0);
+            return emit_write<T, StoreImm<T>, true>(e, 0);
         }
         if (e.is_mem(1)) {
             e.op.dst = reg_of(e, 0);
-            return emit_read<T, LoadReg<T>>(e, 1);
+            return emit_read<T, LoadReg<T>, true>(e, 1);
         }
         e.op.src = reg_of(e, 1);
-        return emit_write<T, StoreReg<T>>(e, 0);
+        return emit_write<T, StoreReg<T>, true>(e, 0);
     });
 }
 
@@ -140,7 +140,7 @@ bool emit_extend(Emit& e) {
         return by_size(e.size(1), [&](auto from) {
             using To = decltype(to);
             using From = decltype(from);
-            return emit_read<From, Body<From, To>>(e, 1);
+            return emit_read<From, Body<From, To>, true>(e, 1);
         });
     });
 }
@@ -155,7 +155,7 @@ const Op* op_lea(Cpu& cpu, const Op* op) {
 /// No truncation to the address size.
 template <class T>
 const Op* op_lea_plain(Cpu& cpu, const Op* op) {
-    cpu.set_reg<T>(op->dst, static_cast<T>(fast_address(cpu, op)));
+    cpu.set_reg<T>(op->dst, static_cast<T>(fast_address<Ea::indexed>(cpu, op)));
     return next(cpu, op);
 }
 /// Base and displacement only.
