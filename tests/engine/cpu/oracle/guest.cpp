@@ -76,7 +76,13 @@ void GuestSide::write(u64 physical, const void* bytes, u64 size) {
     const auto status = memory_.write(Gpa(physical), {static_cast<const u8*>(bytes), size});
     CHECK(status == cpu::MemoryStatus::ok);
 }
-void GuestSide::fill_data(const u8* pattern) { write(data_frame, pattern, 0x3000); }
+void GuestSide::reset(const u8* pattern) {
+    write(data_frame, pattern, 0x3000);
+    const std::vector<u8> traps(2 * page_size, 0xcc);
+    if (std::memcmp(ram_ + code_frame, traps.data(), traps.size()) != 0) {
+        write(code_frame, traps.data(), traps.size());
+    }
+}
 
 void GuestSide::set_mode(bool mode32) {
     if (mode32 == mode32_) {

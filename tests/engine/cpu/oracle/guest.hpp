@@ -16,7 +16,8 @@ public:
     GuestSide& operator=(const GuestSide&) = delete;
 
     Result run(const Case& c, bool stepwise);
-    void fill_data(const u8* pattern);
+    /// Sets the three data pages, and the code pages to int3.
+    void reset(const u8* pattern);
     [[nodiscard]] const u8* data() const { return ram_ + data_frame; }
     [[nodiscard]] cpu::Cpu& cpu() { return *cpu_; }
 

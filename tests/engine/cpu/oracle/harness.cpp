@@ -84,7 +84,7 @@ void Harness::reset_memory() {
     guest_->host.fill_data(pattern().data());
     reset_guest_memory();
 }
-void Harness::reset_guest_memory() { guest_->guest.fill_data(pattern().data()); }
+void Harness::reset_guest_memory() { guest_->guest.reset(pattern().data()); }
 
 std::string compare(const Case& c, const Result& host, const Result& guest, u64 undefined_flags) {
     std::string d;
