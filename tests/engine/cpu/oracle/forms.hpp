@@ -52,6 +52,9 @@ struct Generated {
 };
 Generated generate(const Form& form, Random& random);
 
+/// Makes what random values would hardly ever make useful: bit offsets near, jump targets in code.
+void tame(Generated& g, Random& random);
+
 /// Whether the case touches, on the host, nothing but the layout of harness.hpp and addresses that
 /// surely fault, jumps nowhere else, and does not loop. Only such cases may be run.
 bool is_safe(const Generated& g);
