@@ -75,7 +75,22 @@ enum class Seg : u8 { es, cs, ss, ds, fs, gs };
 
 /// General registers in their encoding order.
 enum class Gpr : u8 {
-    rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+    rax,
+    rcx,
+    rdx,
+    rbx,
+    rsp,
+    rbp,
+    rsi,
+    rdi,
+    r8,
+    r9,
+    r10,
+    r11,
+    r12,
+    r13,
+    r14,
+    r15
 };
 
 } // namespace nestor::arch

@@ -62,16 +62,18 @@ inline constexpr auto cpu_features = std::to_array<CpuFeatureInfo>({
 #undef CPU_FEATURE
 });
 
-static_assert([] {
-    for (std::size_t i = 0; i < cpu_features.size(); ++i) {
-        for (std::size_t k = 0; k < i; ++k) {
-            if (cpu_features[i].word == cpu_features[k].word &&
-                cpu_features[i].bit == cpu_features[k].bit) {
-                return false;
+static_assert(
+    [] {
+        for (std::size_t i = 0; i < cpu_features.size(); ++i) {
+            for (std::size_t k = 0; k < i; ++k) {
+                if (cpu_features[i].word == cpu_features[k].word &&
+                    cpu_features[i].bit == cpu_features[k].bit) {
+                    return false;
+                }
             }
         }
-    }
-    return true;
-}(), "a feature bit is listed twice");
+        return true;
+    }(),
+    "a feature bit is listed twice");
 
 } // namespace nestor::arch

@@ -31,8 +31,8 @@ public:
     /// Copies a decoded block into the arena and makes it findable.
     Block* insert(const Block& block, const Op* ops);
 
-    /// Kills blocks that contain any of `size` bytes at `phys`, all in one page. Returns whether the
-    /// page still has blocks.
+    /// Kills blocks that contain any of `size` bytes at `phys`, all in one page. Returns whether
+    /// the page still has blocks.
     bool invalidate(u64 phys, unsigned size);
     /// Kills one block.
     void kill(Block* block);
@@ -55,7 +55,8 @@ private:
     void unhash(Block* block);
 
     std::vector<Block*> buckets_;
-    std::unordered_map<u64, std::vector<Block*>> pages_; ///< by guest frame; crossing blocks in both
+    std::unordered_map<u64, std::vector<Block*>>
+        pages_; ///< by guest frame; crossing blocks in both
     std::vector<std::unique_ptr<std::byte[]>> chunks_;
     std::size_t chunk_used_ = chunk_size;
     std::size_t used_ = 0;

@@ -56,10 +56,10 @@ struct Clock {
 
 /// A successful translation of one linear page.
 struct Translation {
-    u64 physical = 0; ///< guest-physical address of the byte asked for
+    u64 physical = 0;   ///< guest-physical address of the byte asked for
     u8* host = nullptr; ///< host address of that byte; null when no RAM backs it
     u8* state = nullptr;
-    bool user = false;     ///< U/S of the mapping: accessible at CPL 3
+    bool user = false; ///< U/S of the mapping: accessible at CPL 3
     // What the same kind of accessor may do without another fault.
     bool readable = false;
     bool writable = false;
@@ -71,11 +71,11 @@ class Cpu final {
 public:
     /// Boundary work that stops chained execution; see run().
     struct Attention {
-        static constexpr u32 event = 1;       ///< pending debug exception, NMI or interrupt window...
-        static constexpr u32 step = 2;        ///< TF, RF or an instruction breakpoint: one at a time
-        static constexpr u32 shadow = 4;      ///< STI or MOV SS blocking ends after one instruction
-        static constexpr u32 yield = 8;       ///< PAUSE: the scheduler may run somebody else
-        static constexpr u32 injection = 16;  ///< `injected` is to be delivered
+        static constexpr u32 event = 1;  ///< pending debug exception, NMI or interrupt window...
+        static constexpr u32 step = 2;   ///< TF, RF or an instruction breakpoint: one at a time
+        static constexpr u32 shadow = 4; ///< STI or MOV SS blocking ends after one instruction
+        static constexpr u32 yield = 8;  ///< PAUSE: the scheduler may run somebody else
+        static constexpr u32 injection = 16; ///< `injected` is to be delivered
     };
 
     /// Why run() returned.
@@ -96,8 +96,8 @@ public:
 
     // --- contract -------------------------------------------------------------------------------
 
-    /// Executes up to `instructions` counts (design rule 2), starting at machine-wide count `count`.
-    /// `retired_in_run()` tells how many were used.
+    /// Executes up to `instructions` counts (design rule 2), starting at machine-wide count
+    /// `count`. `retired_in_run()` tells how many were used.
     Stop run(u64 count, u64 instructions);
     [[nodiscard]] u64 retired_in_run() const { return used_; }
 
@@ -130,10 +130,10 @@ public:
     state::Cpu s;
 
     LazyFlags lazy;
-    i64 budget = 0;   ///< counts left, less those of the running block
-    i64 deferred = 0; ///< counts withheld so that the chain stops (raise)
-    Block* block = nullptr; ///< the running block
-    Block** link = nullptr; ///< successor slot that the chain left through, to be filled
+    i64 budget = 0;          ///< counts left, less those of the running block
+    i64 deferred = 0;        ///< counts withheld so that the chain stops (raise)
+    Block* block = nullptr;  ///< the running block
+    Block** link = nullptr;  ///< successor slot that the chain left through, to be filled
     TlbEntry* tlb = nullptr; ///< the current view's entries
     u64 tlb_mask = 0;
     u32 attention = 0;
@@ -141,11 +141,12 @@ public:
     Mode mode;
     u8 cpl = 0;
     TlbView view = TlbView::supervisor;
-    bool suppress_trap = false; ///< the instruction discards a pending single-step (SDM 3B 17.3.1.4)
+    bool suppress_trap =
+        false;                 ///< the instruction discards a pending single-step (SDM 3B 17.3.1.4)
     bool shadow_fresh = false; ///< the running instruction set blocking by STI or MOV SS
 
-    Event event;   ///< with Outcome::fault
-    VmExit exit;   ///< with Outcome::vm_exit
+    Event event;          ///< with Outcome::fault
+    VmExit exit;          ///< with Outcome::vm_exit
     PendingAccess access; ///< with Outcome::access
     u64 wanted_page = 0;  ///< guest frame, with page_needed and copy_needed
     std::optional<Event> injected;
@@ -188,8 +189,8 @@ public:
     static constexpr u8 rip_slot = 17; ///< RIP of the block's start; disp carries the rest
     static constexpr u8 gpr_slot(unsigned r) { return static_cast<u8>(1 + r); }
     static constexpr u8 segment_base_slot(unsigned segment) {
-        return static_cast<u8>(1 + (offsetof(state::Cpu, segments) +
-                                    segment * sizeof(state::Segment)) / 8);
+        return static_cast<u8>(
+            1 + (offsetof(state::Cpu, segments) + segment * sizeof(state::Segment)) / 8);
     }
 
     // --- flags ----------------------------------------------------------------------------------
@@ -238,7 +239,8 @@ public:
     }
     /// The same for an offset computed elsewhere, with the segment of op->ea.
     bool linear_general(const Op* op, u64 offset, unsigned size, Access access_kind, u64& address);
-    /// Segmentation for one access: base, limit, type, canonicality (SDM 3A 5.3, 5.4; SDM 3A 3.4.4).
+    /// Segmentation for one access: base, limit, type, canonicality (SDM 3A 5.3, 5.4; SDM
+    /// 3A 3.4.4).
     bool segment_access(arch::Seg segment, u64 offset, unsigned size, Access access_kind,
                         u64& address);
 
@@ -401,8 +403,7 @@ public:
         if (clock.numerator == 1 && clock.denominator == 1) {
             return clock.ticks + elapsed;
         }
-        return clock.ticks +
-               static_cast<u64>(u128{elapsed} * clock.numerator / clock.denominator);
+        return clock.ticks + static_cast<u64>(u128{elapsed} * clock.numerator / clock.denominator);
     }
     /// TSC as RDTSC returns it at this instruction.
     [[nodiscard]] u64 tsc_at(const Op* op) const { return ticks_at(op) + controls.tsc_offset; }
@@ -416,7 +417,8 @@ public:
     /// Recomputes mode, CPL, TLB view and step attention from `s`. After any change of CR0, CR4,
     /// EFER, XCR0, RFLAGS (TF, RF, VM, AC), DR7, CS, SS, DS or ES.
     void update_mode();
-    /// Only what RFLAGS decides (AC with SMAP or #AC, TF, RF). Cheaper; for STAC, POPF and the like.
+    /// Only what RFLAGS decides (AC with SMAP or #AC, TF, RF). Cheaper; for STAC, POPF and the
+    /// like.
     void update_flags_mode();
 
     /// Delivers through the IDT at an instruction boundary (events.cpp): exceptions nest, #DF,
@@ -461,9 +463,9 @@ private:
     u64 start_count_ = 0;
     Stop stop_ = Stop::count;
     bool alone_ = false; ///< run one instruction only (restart_alone)
-    u64 cut_ = 0; ///< instructions of the running block that may execute, when it was cut
+    u64 cut_ = 0;        ///< instructions of the running block that may execute, when it was cut
 
-    u64 used_ = 0;       ///< counts used by the last run
+    u64 used_ = 0; ///< counts used by the last run
 
     /// Accesses of the abandoned instruction that were answered; it replays them when it restarts.
     std::vector<PendingAccess> answers_;

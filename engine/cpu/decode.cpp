@@ -16,8 +16,9 @@ namespace nestor::cpu {
 
 namespace {
 
-constexpr ZydisAccessedFlagsMask arithmetic_flags = ZYDIS_CPUFLAG_CF | ZYDIS_CPUFLAG_PF | ZYDIS_CPUFLAG_AF |
-                                           ZYDIS_CPUFLAG_ZF | ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_OF;
+constexpr ZydisAccessedFlagsMask arithmetic_flags = ZYDIS_CPUFLAG_CF | ZYDIS_CPUFLAG_PF |
+                                                    ZYDIS_CPUFLAG_AF | ZYDIS_CPUFLAG_ZF |
+                                                    ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_OF;
 
 const Op* op_hint(Cpu& cpu, const Op* op) { return next(cpu, op); }
 
@@ -167,7 +168,7 @@ void Emit::set_memory(unsigned i) {
                          (d.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0;
     op.base = no_base ? Cpu::zero_slot : slot(m.base);
     op.index = slot(m.index);
-    op.disp = static_cast<i32>(no_base                ? raw.disp.value
+    op.disp = static_cast<i32>(no_base                   ? raw.disp.value
                                : m.disp.has_displacement ? m.disp.value
                                                          : 0);
     if (op.base == Cpu::rip_slot) {
@@ -256,9 +257,8 @@ void emit_one(Emit& e, const Features& features) {
         e.op.fn = op_hint;
         return;
     }
-    if (!offered ||
-        !(emit_integer(e) || emit_control(e) || emit_string(e) || emit_system(e) || emit_simd(e) ||
-          emit_xstate(e) || emit_x87(e))) {
+    if (!offered || !(emit_integer(e) || emit_control(e) || emit_string(e) || emit_system(e) ||
+                      emit_simd(e) || emit_xstate(e) || emit_x87(e))) {
         emit_undefined(e);
     }
 }
@@ -274,8 +274,8 @@ Decoder::Status Decoder::decode(const FetchWindow& window, Mode mode, const Feat
     bool undefined = false;
     while (count < max_ops && offset < max_block_bytes) {
         Decoded& d = s.decoded[count];
-        const ZyanStatus status = ZydisDecoderDecodeFull(
-            &decoder, window.bytes + offset, window.size - offset, &d.insn, d.operands);
+        const ZyanStatus status = ZydisDecoderDecodeFull(&decoder, window.bytes + offset,
+                                                         window.size - offset, &d.insn, d.operands);
         if (!ZYAN_SUCCESS(status)) {
             if (count > 0) {
                 break;

@@ -50,13 +50,13 @@ struct Emit {
 };
 
 // Each returns false when the instruction is not of its group. The order is that of decode.cpp.
-bool emit_integer(Emit& e);  ///< moves, ALU, shifts, bits, multiply, stack, flags (ops_integer*.cpp)
-bool emit_string(Emit& e);   ///< MOVS, STOS, CMPS, SCAS, LODS, INS, OUTS with REP (ops_string.cpp)
-bool emit_control(Emit& e);  ///< near jumps, calls, returns, loops (ops_control.cpp)
-bool emit_system(Emit& e);   ///< far transfers, segments, CR, DR, MSR, tables (ops_system*.cpp)
-bool emit_x87(Emit& e);      ///< x87 (ops_x87*.cpp)
-bool emit_simd(Emit& e);     ///< MMX, SSE, AVX, VEX-coded BMI thunks (ops_simd*.cpp)
-bool emit_xstate(Emit& e);   ///< FXSAVE, XSAVE family, LDMXCSR, XSETBV (ops_xstate.cpp)
+bool emit_integer(Emit& e); ///< moves, ALU, shifts, bits, multiply, stack, flags (ops_integer*.cpp)
+bool emit_string(Emit& e);  ///< MOVS, STOS, CMPS, SCAS, LODS, INS, OUTS with REP (ops_string.cpp)
+bool emit_control(Emit& e); ///< near jumps, calls, returns, loops (ops_control.cpp)
+bool emit_system(Emit& e);  ///< far transfers, segments, CR, DR, MSR, tables (ops_system*.cpp)
+bool emit_x87(Emit& e);     ///< x87 (ops_x87*.cpp)
+bool emit_simd(Emit& e);    ///< MMX, SSE, AVX, VEX-coded BMI thunks (ops_simd*.cpp)
+bool emit_xstate(Emit& e);  ///< FXSAVE, XSAVE family, LDMXCSR, XSETBV (ops_xstate.cpp)
 
 /// #UD, for what does not exist or is not offered.
 void emit_undefined(Emit& e);

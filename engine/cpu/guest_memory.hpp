@@ -32,8 +32,8 @@ class GuestMemory final {
 public:
     struct Region {
         Gpa start;
-        u64 size = 0;       ///< bytes, a multiple of 4096
-        u8* host = nullptr; ///< backing memory, owned by the caller
+        u64 size = 0;        ///< bytes, a multiple of 4096
+        u8* host = nullptr;  ///< backing memory, owned by the caller
         u8* state = nullptr; ///< one byte per page, owned by the caller; all zero is "plain RAM"
     };
 

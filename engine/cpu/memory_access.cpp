@@ -98,8 +98,7 @@ void Cpu::fill_tlb(u64 address, const Translation& t, bool user, bool implicit) 
         return;
     }
     TlbView v = user ? TlbView::user : TlbView::supervisor;
-    if (!user && !implicit &&
-        ((s.cr4 & cr4::smap) == 0 || (s.rflags & rflags::ac) != 0)) {
+    if (!user && !implicit && ((s.cr4 & cr4::smap) == 0 || (s.rflags & rflags::ac) != 0)) {
         v = TlbView::supervisor_ac;
     }
     const u64 page = address & ~page_mask;
@@ -269,8 +268,7 @@ bool Cpu::probe_write(const Op*, u64 address, unsigned size, Seg segment) {
 
 bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
     // The supervisor view's rights are those of an implicit access: SMAP without AC's excuse.
-    const TlbEntry& e =
-        tlb_storage.view(TlbView::supervisor)[(address >> page_shift) & tlb_mask];
+    const TlbEntry& e = tlb_storage.view(TlbView::supervisor)[(address >> page_shift) & tlb_mask];
     if (((address + size - 1) & ~page_mask) == e.read) {
         std::memcpy(out, reinterpret_cast<const void*>(e.addend + address), size);
         return true;

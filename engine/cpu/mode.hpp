@@ -13,14 +13,14 @@ enum class UnitState : u8 { ok, ud, nm };
 struct Mode {
     u32 key = 0;
 
-    static constexpr u32 code_shift = 0;   // 2 bits: 0 16-bit, 1 32-bit, 2 64-bit
-    static constexpr u32 stack_shift = 2;  // 2 bits: likewise, the stack-pointer width
-    static constexpr u32 real = 1u << 4;   // CR0.PE = 0
-    static constexpr u32 v86 = 1u << 5;    // RFLAGS.VM = 1
+    static constexpr u32 code_shift = 0;      // 2 bits: 0 16-bit, 1 32-bit, 2 64-bit
+    static constexpr u32 stack_shift = 2;     // 2 bits: likewise, the stack-pointer width
+    static constexpr u32 real = 1u << 4;      // CR0.PE = 0
+    static constexpr u32 v86 = 1u << 5;       // RFLAGS.VM = 1
     static constexpr u32 flat_code = 1u << 6; // CS base 0, limit 4 GiB - 1, or 64-bit mode
     static constexpr u32 flat_data = 1u << 7; // DS, ES, SS likewise and writable
     static constexpr u32 long_mode = 1u << 8; // EFER.LMA = 1
-    static constexpr u32 x87_shift = 9;    // 2 bits each: UnitState
+    static constexpr u32 x87_shift = 9;       // 2 bits each: UnitState
     static constexpr u32 mmx_shift = 11;
     static constexpr u32 sse_shift = 13;
     static constexpr u32 avx_shift = 15;

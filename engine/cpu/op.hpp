@@ -3,8 +3,8 @@
 // One instruction is one Op of 32 bytes, and a block is a run of them in one page. A handler does
 // its instruction and ends in next(), which the compiler turns into a jump to the following handler
 // (threaded code); a handler that has to stop returns null. Builds that do not optimise sibling
-// calls (sanitizers, -O0) define NESTOR_TRAMPOLINE: there next() returns the following Op and a loop
-// calls it.
+// calls (sanitizers, -O0) define NESTOR_TRAMPOLINE: there next() returns the following Op and a
+// loop calls it.
 #pragma once
 
 #include <array>
@@ -23,10 +23,10 @@ using OpFn = const Op* (*)(Cpu&, const Op*);
 
 /// How the memory operand of an Op forms its linear address.
 namespace ea {
-inline constexpr u8 scale = 3;          ///< bits 1:0: shift of the index
-inline constexpr u8 segment_shift = 2;  ///< bits 4:2: arch::Seg
+inline constexpr u8 scale = 3;         ///< bits 1:0: shift of the index
+inline constexpr u8 segment_shift = 2; ///< bits 4:2: arch::Seg
 inline constexpr u8 segment = 7 << segment_shift;
-inline constexpr u8 general = 0x20; ///< segment base, limit or address-size truncation matter
+inline constexpr u8 general = 0x20;   ///< segment base, limit or address-size truncation matter
 inline constexpr u8 address32 = 0x40; ///< offset truncated to 32 bits (with general)
 inline constexpr u8 address16 = 0x80; ///< offset truncated to 16 bits (with general)
 } // namespace ea
@@ -35,12 +35,12 @@ inline constexpr u8 address16 = 0x80; ///< offset truncated to 16 bits (with gen
 /// base/index/ea/disp always describe the memory operand and len/offset/index the position.
 struct alignas(32) Op {
     OpFn fn = nullptr;
-    u8 dst = 0;   ///< byte offset in the general registers, or a vector register number
-    u8 src = 0;   ///< likewise
-    u8 base = 0;  ///< slot (Cpu::slot) of the base register; slot 0 is always zero
-    u8 index = 0; ///< slot of the index register
-    u8 ea = 0;    ///< bits of namespace ea
-    u8 len = 0;   ///< instruction length in bytes
+    u8 dst = 0;    ///< byte offset in the general registers, or a vector register number
+    u8 src = 0;    ///< likewise
+    u8 base = 0;   ///< slot (Cpu::slot) of the base register; slot 0 is always zero
+    u8 index = 0;  ///< slot of the index register
+    u8 ea = 0;     ///< bits of namespace ea
+    u8 len = 0;    ///< instruction length in bytes
     u8 offset = 0; ///< of the instruction's first byte in its block
     u8 number = 0; ///< ordinal of the instruction in its block
     i32 disp = 0;
@@ -60,14 +60,15 @@ struct Block {
     /// fused. Used where a run must stop inside a block.
     static constexpr u32 exact = 1u << 31;
 
-    u32 n = 0;     ///< counts charged on entry; `dead` once invalidated, so that no budget covers it
-    u32 count = 0; ///< instructions
-    u32 mode = 0;  ///< Mode::key it was decoded in, with `exact` for the exact variant
+    u32 n = 0; ///< counts charged on entry; `dead` once invalidated, so that no budget covers it
+    u32 count = 0;            ///< instructions
+    u32 mode = 0;             ///< Mode::key it was decoded in, with `exact` for the exact variant
     const u8* host = nullptr; ///< first byte in host memory
     u64 phys = 0;             ///< guest-physical address of the first byte
-    u64 second_page = 0; ///< guest-physical page of the tail where the only instruction crosses, or 0
+    u64 second_page =
+        0; ///< guest-physical page of the tail where the only instruction crosses, or 0
     u16 bytes = 0;
-    bool crosses = false; ///< one instruction that lies in two pages
+    bool crosses = false;         ///< one instruction that lies in two pages
     std::array<Block*, 2> link{}; ///< direct successors in the same page: taken, fall-through
     Block* hash_next = nullptr;
     Op* ops = nullptr;
@@ -80,6 +81,8 @@ inline const Op* jump_to(Cpu&, const Op* op) { return op; }
 #endif
 
 /// The instruction is done: go on with the next of the block.
-[[gnu::always_inline]] inline const Op* next(Cpu& cpu, const Op* op) { return jump_to(cpu, op + 1); }
+[[gnu::always_inline]] inline const Op* next(Cpu& cpu, const Op* op) {
+    return jump_to(cpu, op + 1);
+}
 
 } // namespace nestor::cpu

@@ -14,6 +14,19 @@
 
 namespace nestor::cpu {
 
+namespace {
+
+/// Linear page of the running block.
+u64 running_page(const Cpu& cpu) {
+    if (cpu.mode.is64()) {
+        return cpu.s.rip & ~page_mask;
+    }
+    const u64 base = cpu.s.segments[static_cast<unsigned>(arch::Seg::cs)].base;
+    return static_cast<u32>(base + cpu.s.rip) & ~page_mask;
+}
+
+} // namespace
+
 Package::Package(GuestMemory& memory, const Config& config)
     : memory_(memory), features_(config.features), tlb_entries_(config.tlb_entries),
       code_(std::make_unique<CodeCache>()) {
@@ -77,10 +90,10 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
     const u64 gfn = gfn_of(address).value();
     const auto it = tables_.find(gfn);
     const GuestMemory::Page page = memory_.page(gfn_of(address));
-    const bool unused = it == tables_.end() ||
-                        std::all_of(cpus_.begin(), cpus_.end(), [&](const Cpu* cpu) {
-                            return cpu->flush_generation_ > it->second.generation;
-                        });
+    const bool unused =
+        it == tables_.end() || std::all_of(cpus_.begin(), cpus_.end(), [&](const Cpu* cpu) {
+            return cpu->flush_generation_ > it->second.generation;
+        });
     if (unused) {
         // Every TLB was flushed since the table was last walked: nothing depends on it any more.
         tables_.erase(gfn);
@@ -107,23 +120,18 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
 }
 
 void Package::entry_changed(const TablePage& table, unsigned entry) {
-    if (table.unique && table.span_shift == page_shift) {
-        const u64 linear = table.linear + (u64{entry} << table.span_shift);
-        for (Cpu* cpu : cpus_) {
-            cpu->flush_tlb_page(linear);
-        }
-    } else {
-        for (Cpu* cpu : cpus_) {
+    const u64 first = table.linear + (u64{entry} << table.span_shift);
+    const u64 size = u64{1} << table.span_shift;
+    const bool one_page = table.unique && table.span_shift == page_shift;
+    for (Cpu* cpu : cpus_) {
+        if (one_page) {
+            cpu->flush_tlb_page(first);
+        } else {
             cpu->flush_tlb();
         }
-    }
-    interrupt_running();
-}
-
-// The running instruction may have unmapped the page it is in: the next one must be fetched anew.
-void Package::interrupt_running() {
-    for (Cpu* cpu : cpus_) {
-        if (cpu->block != nullptr) {
+        // The running instruction may have unmapped the page it is in: then the next one must be
+        // fetched anew.
+        if (cpu->block != nullptr && (!table.unique || running_page(*cpu) - first < size)) {
             code_->kill(cpu->block);
             cpu->raise_attention(0);
         }

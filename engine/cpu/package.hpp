@@ -77,7 +77,6 @@ private:
     void drop_fast_paths(Gfn page) override;
     void table_changes(Gpa address, const u8* data, unsigned size);
     void entry_changed(const TablePage& table, unsigned index);
-    void interrupt_running();
 
     GuestMemory& memory_;
     Features features_;

@@ -29,8 +29,7 @@ const Op* op_cut(Cpu& cpu, const Op* op) {
 } // namespace
 
 Cpu::Cpu(Package& p, unsigned i, unsigned tlb_entries)
-    : package(p), index(i), tlb_storage(tlb_entries),
-      decoder_(std::make_unique<Decoder>()),
+    : package(p), index(i), tlb_storage(tlb_entries), decoder_(std::make_unique<Decoder>()),
       jump_cache_(std::make_unique<JumpCacheEntry[]>(jump_cache_entries)) {
     // A cache entry is always a block, so that a look-up need not test for null.
     forget_jumps();

@@ -1,8 +1,8 @@
 // Paging: linear to guest-physical (SDM 3A chapter 4), with exact #PF error codes.
 //
 // Owns no state. All checks come before any accessed or dirty bit is set, and the bits are set with
-// the page mechanism's rules, so a walk that meets an absent page leaves nothing half done. The walk
-// tells the package which entries it used; that is what keeps the TLB unobservable.
+// the page mechanism's rules, so a walk that meets an absent page leaves nothing half done. The
+// walk tells the package which entries it used; that is what keeps the TLB unobservable.
 #include <array>
 
 #include "engine/cpu/cpu.hpp"
@@ -86,8 +86,8 @@ bool touch(Cpu& cpu, Step& step, u64 set, unsigned entry_size) {
     if ((state & page_state::code) != 0) {
         *step.state &= static_cast<u8>(~page_state::walked);
         const auto page = cpu.package.memory().page(gfn_of(Gpa(step.address)));
-        cpu.package.memory().prepare_write(Gpa(step.address),
-                                           reinterpret_cast<const u8*>(&value), entry_size, page);
+        cpu.package.memory().prepare_write(Gpa(step.address), reinterpret_cast<const u8*>(&value),
+                                           entry_size, page);
         *step.state |= static_cast<u8>(state & page_state::walked);
     }
     *step.state &= static_cast<u8>(~page_state::clean);
@@ -183,8 +183,8 @@ bool permitted(const Walk& w, Translation& out) {
     }
     const u64 leaf = w.steps[w.used - 1].value;
     const bool wp = (s.cr0 & cr0::wp) != 0;
-    const bool smap_blocks = user && !w.user && (s.cr4 & cr4::smap) != 0 &&
-                             (w.implicit || (s.rflags & rflags::ac) == 0);
+    const bool smap_blocks =
+        user && !w.user && (s.cr4 & cr4::smap) != 0 && (w.implicit || (s.rflags & rflags::ac) == 0);
     const bool smep_blocks = user && !w.user && (s.cr4 & cr4::smep) != 0;
     out.user = user;
     out.writable = writable || (!w.user && !wp);

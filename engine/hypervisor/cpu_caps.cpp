@@ -1,8 +1,8 @@
 // CPU models, capabilities and CPUID: three views of two tables (cpu_feature.def, cpuid_*.def).
 //
 // Owns nothing. The guest's CPUID is data (state::CpuidEntry), computed from the model when the
-// machine is made and saved with it; capabilities are derived from that, so a restored machine keeps
-// what it was promised even if a later engine offers more.
+// machine is made and saved with it; capabilities are derived from that, so a restored machine
+// keeps what it was promised even if a later engine offers more.
 #include "engine/hypervisor/cpu_caps.hpp"
 
 #include <bit>
@@ -24,8 +24,7 @@ constexpr u32 leaf_cache = 0x4;
 constexpr u32 leaf_topology = 0xb;
 constexpr u32 leaf_xstate = 0xd;
 
-constexpr u64 offered_xcr0 =
-    arch::xcr0::x87 | arch::xcr0::sse | arch::xcr0::avx | arch::xcr0::pkru;
+constexpr u64 offered_xcr0 = arch::xcr0::x87 | arch::xcr0::sse | arch::xcr0::avx | arch::xcr0::pkru;
 
 constexpr std::array<u32, arch::cpuid_words> engine_words = [] {
     std::array<u32, arch::cpuid_words> words{};
@@ -56,22 +55,75 @@ const state::CpuidEntry* find(std::span<const state::CpuidEntry> entries, u32 le
 
 /// Instruction sets that need no feature bit.
 constexpr auto baseline = std::to_array<ZydisISASet>({
-    ZYDIS_ISA_SET_I86, ZYDIS_ISA_SET_I186, ZYDIS_ISA_SET_I286PROTECTED, ZYDIS_ISA_SET_I286REAL,
-    ZYDIS_ISA_SET_I386, ZYDIS_ISA_SET_I486, ZYDIS_ISA_SET_I486REAL, ZYDIS_ISA_SET_PENTIUMREAL,
-    ZYDIS_ISA_SET_PPRO, ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_RDPMC, ZYDIS_ISA_SET_LAHF,
+    ZYDIS_ISA_SET_I86,
+    ZYDIS_ISA_SET_I186,
+    ZYDIS_ISA_SET_I286PROTECTED,
+    ZYDIS_ISA_SET_I286REAL,
+    ZYDIS_ISA_SET_I386,
+    ZYDIS_ISA_SET_I486,
+    ZYDIS_ISA_SET_I486REAL,
+    ZYDIS_ISA_SET_PENTIUMREAL,
+    ZYDIS_ISA_SET_PPRO,
+    ZYDIS_ISA_SET_FAT_NOP,
+    ZYDIS_ISA_SET_RDPMC,
+    ZYDIS_ISA_SET_LAHF,
 });
 
 /// Names of Zydis ISA sets as values, so that the .def needs no prefix.
 namespace sets {
 #define SET(name) constexpr ZydisISASet name = ZYDIS_ISA_SET_##name
-SET(X87); SET(CMOV); SET(FCMOV); SET(CLFSH); SET(PENTIUMMMX); SET(FXSAVE); SET(FXSAVE64);
-SET(SSE); SET(SSEMXCSR); SET(SSE_PREFETCH); SET(SSE2); SET(SSE2MMX); SET(PAUSE); SET(SSE3);
-SET(SSE3X87); SET(PCLMULQDQ); SET(MONITOR); SET(SSSE3); SET(SSSE3MMX); SET(FMA);
-SET(CMPXCHG16B); SET(SSE4); SET(SSE42); SET(MOVBE); SET(POPCNT); SET(AES); SET(XSAVE);
-SET(AVX); SET(AVXAES); SET(F16C); SET(RDRAND); SET(RDWRFSGS); SET(BMI1); SET(AVX2);
-SET(AVX2GATHER); SET(BMI2); SET(INVPCID); SET(RDSEED); SET(ADOX_ADCX); SET(SMAP);
-SET(CLFLUSHOPT); SET(CLWB); SET(SHA); SET(PKU); SET(RDPID); SET(XSAVEOPT); SET(XSAVEC);
-SET(XSAVES); SET(LZCNT); SET(PREFETCH_NOP); SET(RDTSCP); SET(LONGMODE);
+SET(X87);
+SET(CMOV);
+SET(FCMOV);
+SET(CLFSH);
+SET(PENTIUMMMX);
+SET(FXSAVE);
+SET(FXSAVE64);
+SET(SSE);
+SET(SSEMXCSR);
+SET(SSE_PREFETCH);
+SET(SSE2);
+SET(SSE2MMX);
+SET(PAUSE);
+SET(SSE3);
+SET(SSE3X87);
+SET(PCLMULQDQ);
+SET(MONITOR);
+SET(SSSE3);
+SET(SSSE3MMX);
+SET(FMA);
+SET(CMPXCHG16B);
+SET(SSE4);
+SET(SSE42);
+SET(MOVBE);
+SET(POPCNT);
+SET(AES);
+SET(XSAVE);
+SET(AVX);
+SET(AVXAES);
+SET(F16C);
+SET(RDRAND);
+SET(RDWRFSGS);
+SET(BMI1);
+SET(AVX2);
+SET(AVX2GATHER);
+SET(BMI2);
+SET(INVPCID);
+SET(RDSEED);
+SET(ADOX_ADCX);
+SET(SMAP);
+SET(CLFLUSHOPT);
+SET(CLWB);
+SET(SHA);
+SET(PKU);
+SET(RDPID);
+SET(XSAVEOPT);
+SET(XSAVEC);
+SET(XSAVES);
+SET(LZCNT);
+SET(PREFETCH_NOP);
+SET(RDTSCP);
+SET(LONGMODE);
 #undef SET
 } // namespace sets
 
@@ -183,16 +235,16 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
         allow(CpuFeature::vme, cr4::vme | cr4::pvi) | allow(CpuFeature::tsc, cr4::tsd) |
         allow(CpuFeature::de, cr4::de) | allow(CpuFeature::pse, cr4::pse) |
         allow(CpuFeature::pae, cr4::pae) | allow(CpuFeature::mce, cr4::mce) |
-        allow(CpuFeature::pge, cr4::pge) | cr4::pce |
-        allow(CpuFeature::fxsr, cr4::osfxsr) | allow(CpuFeature::sse, cr4::osxmmexcpt) |
-        allow(CpuFeature::umip, cr4::umip) | allow(CpuFeature::la57, cr4::la57) |
-        allow(CpuFeature::fsgsbase, cr4::fsgsbase) | allow(CpuFeature::pcid, cr4::pcide) |
-        allow(CpuFeature::xsave, cr4::osxsave) | allow(CpuFeature::smep, cr4::smep) |
-        allow(CpuFeature::smap, cr4::smap) | allow(CpuFeature::pku, cr4::pke);
+        allow(CpuFeature::pge, cr4::pge) | cr4::pce | allow(CpuFeature::fxsr, cr4::osfxsr) |
+        allow(CpuFeature::sse, cr4::osxmmexcpt) | allow(CpuFeature::umip, cr4::umip) |
+        allow(CpuFeature::la57, cr4::la57) | allow(CpuFeature::fsgsbase, cr4::fsgsbase) |
+        allow(CpuFeature::pcid, cr4::pcide) | allow(CpuFeature::xsave, cr4::osxsave) |
+        allow(CpuFeature::smep, cr4::smep) | allow(CpuFeature::smap, cr4::smap) |
+        allow(CpuFeature::pku, cr4::pke);
     f.cr4_reserved = ~cr4_known;
-    f.efer_reserved = ~(allow(CpuFeature::syscall, efer::sce) |
-                        allow(CpuFeature::long_mode, efer::lme | efer::lma) |
-                        allow(CpuFeature::nx, efer::nxe));
+    f.efer_reserved =
+        ~(allow(CpuFeature::syscall, efer::sce) |
+          allow(CpuFeature::long_mode, efer::lme | efer::lma) | allow(CpuFeature::nx, efer::nxe));
     f.xcr0_allowed = xcr0::x87 | allow(CpuFeature::sse, xcr0::sse) |
                      allow(CpuFeature::avx, xcr0::avx) | allow(CpuFeature::pku, xcr0::pkru);
     f.xss_allowed = 0;
@@ -219,8 +271,8 @@ std::vector<std::string> missing_features(std::span<const state::CpuidEntry> cpu
     return missing;
 }
 
-CpuidResult cpuid(std::span<const state::CpuidEntry> entries, const state::Cpu& cpu,
-                  u64 apic_base, u32 leaf, u32 subleaf) {
+CpuidResult cpuid(std::span<const state::CpuidEntry> entries, const state::Cpu& cpu, u64 apic_base,
+                  u32 leaf, u32 subleaf) {
     const state::CpuidEntry* e = find(entries, leaf, subleaf);
     if (e == nullptr) {
         const u32 top = leaf >= 0x80000000 ? 0x80000000 : 0;

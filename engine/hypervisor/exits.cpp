@@ -1,8 +1,8 @@
 // L0's handlers of L1's VM exits (SDM 3C 26.1 says which instructions cause them).
 //
 // Each either emulates the instruction and completes it, injects what the instruction should have
-// raised, or hands it to the board as an Exit. Counts: the emulated instruction retires as one; what
-// passes between L1 and L0 counts nothing (design rule 2).
+// raised, or hands it to the board as an Exit. Counts: the emulated instruction retires as one;
+// what passes between L1 and L0 counts nothing (design rule 2).
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
@@ -119,8 +119,7 @@ std::optional<Exit> Vcpu::Impl::apic_effects(const Lapic::Effects& effects) {
 // --- instructions -------------------------------------------------------------------------------
 
 void Vcpu::Impl::emulate_cpuid() {
-    const CpuidResult r = hv::cpuid(cpuid, cpu.s, lapic.base(),
-                                    static_cast<u32>(cpu.gpr(Gpr::rax)),
+    const CpuidResult r = hv::cpuid(cpuid, cpu.s, lapic.base(), static_cast<u32>(cpu.gpr(Gpr::rax)),
                                     static_cast<u32>(cpu.gpr(Gpr::rcx)));
     cpu.gpr(Gpr::rax) = r.eax;
     cpu.gpr(Gpr::rbx) = r.ebx;
@@ -196,8 +195,7 @@ void Vcpu::Impl::emulate_monitor() {
         return;
     }
     cpu.s.monitor_address = align_down(cpu.exit.guest_physical, monitor_line.size());
-    const auto status =
-        config.package->memory().read(Gpa(cpu.s.monitor_address), monitor_line);
+    const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), monitor_line);
     cpu.s.monitor_armed = status == cpu::MemoryStatus::ok;
     complete_exit();
 }

@@ -28,7 +28,8 @@ constexpr unsigned one_shot = 0, periodic = 1, tsc_deadline_mode = 2;
 constexpr u32 svr_writable = 0x13ff;
 
 /// Error status bits (SDM 3A figure 11-9).
-constexpr u32 esr_send_illegal = 1u << 5, esr_receive_illegal = 1u << 6, esr_illegal_register = 1u << 7;
+constexpr u32 esr_send_illegal = 1u << 5, esr_receive_illegal = 1u << 6,
+              esr_illegal_register = 1u << 7;
 
 bool is_lvt(u16 offset) { return offset >= 0x320 && offset <= 0x370; }
 
@@ -39,8 +40,20 @@ constexpr u32 lvt_writable[] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x1
 bool readable(u16 offset) {
     using enum ApicRegister;
     switch (static_cast<ApicRegister>(offset)) {
-    case id: case version: case tpr: case apr: case ppr: case ldr: case dfr: case svr: case esr:
-    case icr: case icr2: case timer_initial: case timer_current: case timer_divide:
+    case id:
+    case version:
+    case tpr:
+    case apr:
+    case ppr:
+    case ldr:
+    case dfr:
+    case svr:
+    case esr:
+    case icr:
+    case icr2:
+    case timer_initial:
+    case timer_current:
+    case timer_divide:
         return true;
     default:
         return is_lvt(offset) || (offset >= 0x100 && offset < 0x280);
@@ -91,7 +104,8 @@ bool Lapic::write_base(u64 value, u64 physical_bits) {
     const u64 from = mode_of(s_.base);
     const u64 to = mode_of(value);
     // SDM 3A figure 11-27: EXTD needs EN; x2APIC goes only to disabled; disabled only to xAPIC.
-    const bool illegal = to == apic_base_x2apic || (from == 0 && to == (apic_base_enable | apic_base_x2apic)) ||
+    const bool illegal = to == apic_base_x2apic ||
+                         (from == 0 && to == (apic_base_enable | apic_base_x2apic)) ||
                          (from == (apic_base_enable | apic_base_x2apic) && to == apic_base_enable);
     if ((value & reserved) != 0 || illegal) {
         return false;
@@ -259,8 +273,11 @@ bool Lapic::msr_read(u32 index, u64 ticks, u64& value) const {
     case ApicRegister::icr:
         value = u64{reg(ApicRegister::icr2)} << 32 | reg(ApicRegister::icr);
         return true;
-    case ApicRegister::icr2: case ApicRegister::dfr: case ApicRegister::apr:
-    case ApicRegister::eoi: case ApicRegister::self_ipi:
+    case ApicRegister::icr2:
+    case ApicRegister::dfr:
+    case ApicRegister::apr:
+    case ApicRegister::eoi:
+    case ApicRegister::self_ipi:
         return false;
     default:
         if (!readable(offset)) {
@@ -477,9 +494,7 @@ void Lapic::start_timer(u64 ticks) {
     s_.timer_deadline = count == 0 ? never : ticks + count * timer_period();
 }
 
-u64 Lapic::tsc_deadline() const {
-    return timer_mode() == tsc_deadline_mode ? s_.tsc_deadline : 0;
-}
+u64 Lapic::tsc_deadline() const { return timer_mode() == tsc_deadline_mode ? s_.tsc_deadline : 0; }
 
 void Lapic::write_tsc_deadline(u64 value) {
     if (timer_mode() == tsc_deadline_mode) {
@@ -518,8 +533,9 @@ Result<> Lapic::load(const state::Lapic& from) {
         return fail(ErrorCode::corrupt, "lapic: field base: x2APIC mode without the APIC enabled");
     }
     if (from.x2apic_id != id_) {
-        return fail(ErrorCode::corrupt, fmt::format("lapic: field x2apicId: {} in the state of vCPU {}",
-                                                    from.x2apic_id, id_));
+        return fail(
+            ErrorCode::corrupt,
+            fmt::format("lapic: field x2apicId: {} in the state of vCPU {}", from.x2apic_id, id_));
     }
     s_ = from;
     return {};

@@ -1,7 +1,8 @@
 // The local APIC of an L1 vCPU (SDM 3A chapter 11), in xAPIC and x2APIC mode.
 //
 // Its registers are the words of state::Lapic::page, laid out as the xAPIC page is: later they are
-// vmcs01's virtual-APIC page as they stand. Time comes in as ticks and TSC values; there is no clock.
+// vmcs01's virtual-APIC page as they stand. Time comes in as ticks and TSC values; there is no
+// clock.
 #pragma once
 
 #include <optional>

@@ -31,8 +31,9 @@ bool x2apic_range(u32 index) {
 
 void Vcpu::Impl::report_unknown_msr(u32 index, bool write) {
     if (reported_msrs.insert(index).second) {
-        log(LogLevel::info, fmt::format("vcpu[{}]: {} of MSR {:#x}, which does not exist: #GP",
-                                        this->config.index.value(), write ? "write" : "read", index));
+        log(LogLevel::info,
+            fmt::format("vcpu[{}]: {} of MSR {:#x}, which does not exist: #GP",
+                        this->config.index.value(), write ? "write" : "read", index));
     }
 }
 

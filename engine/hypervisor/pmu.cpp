@@ -1,7 +1,7 @@
 // Counters as stored value plus what the vCPU retired since (SDM 3B 19.2.2).
 //
-// Owns state::Pmu. Counters are numbered general-purpose first, then fixed, in one sequence; the bit
-// of a fixed counter in the global registers is 32 + its number.
+// Owns state::Pmu. Counters are numbered general-purpose first, then fixed, in one sequence; the
+// bit of a fixed counter in the global registers is 32 + its number.
 #include "engine/hypervisor/pmu.hpp"
 
 #include <algorithm>
@@ -19,9 +19,7 @@ constexpr u64 select_writable = mask(31, 0) & ~bit(21); ///< bit 21 is AnyThread
 constexpr u64 global_bits = 0xf | u64{7} << 32;
 constexpr u64 fixed_control_writable = 0xbbb;
 
-unsigned global_bit(unsigned n) {
-    return n < Pmu::counters ? n : 32 + n - Pmu::counters;
-}
+unsigned global_bit(unsigned n) { return n < Pmu::counters ? n : 32 + n - Pmu::counters; }
 
 /// Events that have a count here: unhalted core cycles, instructions, reference cycles
 /// (SDM 3B table 19-1: event select and umask).

@@ -1,8 +1,8 @@
 // Architectural performance monitoring version 2 (SDM 3B 19.2.2).
 //
-// Counters are functions of the vCPU's retired count: instructions, core cycles and reference cycles
-// all advance by one an instruction (design rule 2), any other event stays at zero. The privilege
-// filter of an event selector does not narrow what is counted.
+// Counters are functions of the vCPU's retired count: instructions, core cycles and reference
+// cycles all advance by one an instruction (design rule 2), any other event stays at zero. The
+// privilege filter of an event selector does not narrow what is counted.
 #pragma once
 
 #include <optional>

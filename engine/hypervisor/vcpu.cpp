@@ -271,7 +271,8 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
         return count + 1; // what the access raised comes right behind its instruction
     }
     const u64 now = ticks_now();
-    u64 stop = until;
+    // Block::dead must exceed any budget.
+    u64 stop = std::min(until, count + (u64{1} << 30));
     const u64 deadline = lapic.next_deadline(msrs.tsc_offset);
     if (deadline != never) {
         const u64 ticks = deadline > now ? deadline - now : 0;

@@ -28,8 +28,8 @@ public:
 
 /// Position and time at the start of a run (design rule 2).
 struct TimeBase {
-    Icount count;       ///< machine-wide count now
-    Ticks ticks;        ///< ticks at that count
+    Icount count;               ///< machine-wide count now
+    Ticks ticks;                ///< ticks at that count
     u32 ticks_per_insn_num = 1; ///< ticks = ticks + (count' - count) * num / den
     u32 ticks_per_insn_den = 1;
 };

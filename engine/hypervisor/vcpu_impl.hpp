@@ -56,7 +56,8 @@ struct Vcpu::Impl {
     // --- system management mode (smm.cpp) ---
     /// Takes the pending SMI. An exit when the save area is not there yet: nothing changed.
     std::optional<Exit> enter_smm();
-    /// RSM. An exit when the save area is not there yet, or Shutdown when what it holds is not valid.
+    /// RSM. An exit when the save area is not there yet, or Shutdown when what it holds is not
+    /// valid.
     std::optional<Exit> leave_smm();
 
     // --- time ---
@@ -78,7 +79,7 @@ struct Vcpu::Impl {
     u64 physical_bits = 46;
     std::array<u8, page_size> msr_bitmap{};
     std::set<u32> reported_msrs; ///< each unknown MSR is named once in the log
-    cpu::PendingAccess outside; ///< handed to the board, not answered yet
+    cpu::PendingAccess outside;  ///< handed to the board, not answered yet
 };
 
 } // namespace nestor::hv

@@ -17,7 +17,8 @@ constexpr T bit(unsigned n) {
 template <std::unsigned_integral T>
 constexpr T bits(T v, unsigned high, unsigned low) {
     const unsigned width = high - low + 1;
-    const T mask = width >= sizeof(T) * 8 ? static_cast<T>(~T{0}) : static_cast<T>((T{1} << width) - 1);
+    const T mask =
+        width >= sizeof(T) * 8 ? static_cast<T>(~T{0}) : static_cast<T>((T{1} << width) - 1);
     return static_cast<T>((v >> low) & mask);
 }
 

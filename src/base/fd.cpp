@@ -28,7 +28,7 @@ Result<std::vector<std::byte>> read_file(const std::string& path, std::size_t li
     if (!fd.valid()) {
         return fail_errno("opening " + path, errno);
     }
-    struct stat info {};
+    struct stat info{};
     if (::fstat(fd.get(), &info) != 0) {
         return fail_errno("reading the size of " + path, errno);
     }

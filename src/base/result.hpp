@@ -68,8 +68,8 @@ decltype(auto) take(Result<T>&& r) {
     __extension__({                                                                                \
         auto try_result_ = (expr);                                                                 \
         if (!try_result_) [[unlikely]] {                                                           \
-            return ::nestor::Failure(::nestor::with_context(                                       \
-                std::move(try_result_).error(), ::std::string_view{__VA_ARGS__}));                 \
+            return ::nestor::Failure(::nestor::with_context(std::move(try_result_).error(),        \
+                                                            ::std::string_view{__VA_ARGS__}));     \
         }                                                                                          \
         ::nestor::detail::take(std::move(try_result_));                                            \
     })
