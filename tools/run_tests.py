@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPECTED_SKIPS = ROOT / "tools" / "expected_skips.txt"
 # Cheap suites first, so that a small mistake shows soon. Suites not named here run after these.
-ORDER = ["style", "unit", "guest", "guests", "oracle", "fuzz", "cli", "linux"]
+ORDER = ["style", "unit", "guests", "qemu", "oracle", "fuzz", "cli", "linux"]
 NEEDS_LINUX = {"linux", "cli"}
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,14 @@ LANES = [
             f" -include {ROOT}/tools/schema/libcapnp.hpp",
             "-Dcpp_link_args=-fsanitize=address,undefined",
         ],
-        {"unit", "guest", "guests", "fuzz"},
-        {"unit", "guest", "guests", "fuzz", "oracle", "cli", "linux", "long"},
+        {"unit", "guests", "fuzz"},
+        {"unit", "guests", "fuzz", "oracle", "cli", "linux", "long"},
         # clang, because libFuzzer is its; and a second compiler reads everything.
         compiler={"CC": "clang-19", "CXX": "clang++-19"},
         environment={
             "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "GUESTS_SLOW": "5",
         },
         slower=5,
     ),
