@@ -193,13 +193,15 @@ bool Vcpu::Impl::wakes() const {
     return false;
 }
 
+void Vcpu::Impl::advance_pmu() {
+    if (pmu.advance(cpu.s.retired) && lapic.raise_local(ApicRegister::lvt_pmi)) {
+        events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
+    }
+}
+
 std::optional<Exit> Vcpu::Impl::prepare() {
     lapic.run_timer(ticks_now(), tsc_now());
-    if (pmu.advance(cpu.s.retired)) {
-        if (const auto message = lapic.raise_local(ApicRegister::lvt_pmi)) {
-            events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
-        }
-    }
+    advance_pmu();
     if (!wakes()) {
         if (cpu.s.activity == ActivityState::wait_for_sipi) {
             return WaitingForSipi{};
@@ -289,14 +291,20 @@ Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
     count = base.count.value();
     cpu.clock = {count, base.ticks.value(), base.ticks_per_insn_num, base.ticks_per_insn_den};
     cpu.set_count(count);
+    const Exit exit = loop(until.value());
+    advance_pmu(); // what is saved depends on where the run stopped, not on how it got there
+    return exit;
+}
+
+Exit Vcpu::Impl::loop(u64 until) {
     for (;;) {
+        if (count >= until) {
+            return CountReached{}; // nothing is injected here: a cut must not show
+        }
         if (auto exit = prepare()) {
             return *exit;
         }
-        if (count >= until.value()) {
-            return CountReached{};
-        }
-        const u64 stop_at = next_stop(until.value());
+        const u64 stop_at = next_stop(until);
         set_controls();
         const Cpu::Stop stop = cpu.run(count, stop_at - count);
         count += cpu.retired_in_run();

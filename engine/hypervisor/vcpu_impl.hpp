@@ -17,6 +17,8 @@ struct Vcpu::Impl {
 
     // --- run loop (vcpu.cpp) ---
     Exit run(const TimeBase& base, Icount until);
+    Exit loop(u64 until);
+    void advance_pmu();
     /// Timers, INIT, SIPI, SMI, NMI, interrupts: decides what is injected next. An exit when the
     /// vCPU has nothing to run.
     std::optional<Exit> prepare();

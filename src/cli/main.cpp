@@ -1,4 +1,5 @@
 // The `vm` program: wires the verbs to the command line. One file per verb.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -17,6 +18,20 @@ bool wants_json(int argc, char** argv) {
         }
     }
     return false;
+}
+
+/// What is wrong with the command line. The parser does not name a verb that it does not know.
+std::string complaint(const CLI::App& app, int argc, char** argv, const CLI::ParseError& error) {
+    if (argc < 2) {
+        return "there is no verb";
+    }
+    const std::string word = argv[1];
+    const auto is_word = [&word](const CLI::App* verb) { return verb->get_name() == word; };
+    const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
+    if (word[0] != '-' && std::none_of(verbs.begin(), verbs.end(), is_word)) {
+        return "there is no verb '" + word + "'";
+    }
+    return error.what();
 }
 
 } // namespace
@@ -47,8 +62,9 @@ int main(int argc, char** argv) {
         if (e.get_exit_code() == 0) {
             return app.exit(e);
         }
-        return cli::report({ErrorCode::usage, e.what(), "see: vm --help, vm VERB --help"},
-                           wants_json(argc, argv));
+        return cli::report(
+            {ErrorCode::usage, complaint(app, argc, argv, e), "see: vm --help, vm VERB --help"},
+            wants_json(argc, argv));
     }
     return std::fflush(stdout) == 0 ? status : static_cast<int>(ErrorCode::failed);
 }

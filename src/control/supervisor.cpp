@@ -23,8 +23,10 @@ constexpr auto slice_goal = 10ms;
 /// What the guest does not read stays with whoever sends it.
 constexpr u64 max_input_waiting = 64 << 10;
 constexpr u64 prefetch_pages = 512;
-/// A machine that lags behind the host's clock by more was not running: it does not catch up.
-constexpr u64 max_lag = 500'000'000;
+/// A machine that lags behind the host's clock by more did not run: it catches up by so much only.
+constexpr u64 max_lag = 1'000'000'000;
+/// The longest wait of an idle machine, in ticks.
+constexpr u64 max_wait = 250'000'000;
 
 constexpr std::string_view signal_name(int signal) {
     switch (signal) {
@@ -161,7 +163,7 @@ Result<> Supervisor::handle(const machine::Stop& stop) {
         return reached();
     case Kind::idle:
         if (plan_.realtime && stop.next_deadline > machine_.ticks()) {
-            const u64 ns = std::min<u64>(stop.next_deadline - machine_.ticks(), 1'000'000'000);
+            const u64 ns = std::min(stop.next_deadline - machine_.ticks(), max_wait);
             wait_ms_ = static_cast<int>((ns + 999'999) / 1'000'000);
         } else if (!plan_.realtime && stop.next_deadline.value() >= u64{1} << 62) {
             wait_ms_ = -1; // no timer runs: only input can go on
@@ -253,11 +255,10 @@ void Supervisor::pace() {
         std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - pace_start_).count());
     const u64 guest = machine_.ticks().value() - pace_ticks_;
     if (host > guest) {
+        machine_.input(machine::AdvanceTicks{std::min(host - guest, max_lag)});
         if (host - guest > max_lag) {
             start_pacing();
-            return;
         }
-        machine_.input(machine::AdvanceTicks{host - guest});
     } else if (guest - host > 2'000'000) {
         ::usleep(static_cast<useconds_t>(std::min<u64>((guest - host) / 1000, 20'000)));
     }

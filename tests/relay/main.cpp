@@ -23,6 +23,7 @@
 
 #include <unistd.h>
 
+#include "src/base/fd.hpp"
 #include "tests/relay/relay.hpp"
 
 namespace nestor::relay {
@@ -181,7 +182,7 @@ Result<std::vector<Point>> choose(const Options& o, u64 end) {
     std::multimap<u64, std::optional<Stratum>> wanted;
     for (const Stratum stratum : o.required) {
         for (u64 i = 0; i < o.rare; ++i) {
-            wanted.emplace(random() % end, stratum);
+            wanted.emplace(random() % (end / 10 * 9), stratum); // with room to seek
         }
     }
     while (wanted.size() < o.legs) {

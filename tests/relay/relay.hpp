@@ -17,8 +17,8 @@ struct Options {
     u16 cpus = 1;
     u64 legs = 300;
     u64 seed = 1;
-    u64 patience = 2000; ///< instructions that a rare moment is sought for
-    u64 rare = 12;       ///< legs for each rare stratum
+    u64 patience = 40000; ///< instructions that a rare moment is sought for
+    u64 rare = 12;        ///< legs for each rare stratum
     std::vector<Stratum> required;
     std::vector<unsigned> tlbs; ///< sizes that have to give the same digest
     std::string scratch;        ///< directory for stores and output
