@@ -1,6 +1,6 @@
-// Any bytes as code, in any mode, from random registers: decoder and executor survive, and a run that
-// is saved, encoded, decoded and loaded into a fresh processor every few instructions, with another
-// TLB size, ends in the very state of the unbroken one.
+// Any bytes as code, in any mode, from random registers: decoder and executor survive, and a run
+// that is saved, encoded, decoded and loaded into a fresh processor every few instructions, with
+// another TLB size, ends in the very state of the unbroken one.
 //
 // Input: byte 0 the mode, byte 1 the leg length, bytes 2 to 9 a seed for registers and memory, then
 // the code, which starts at 0x5000 and whose handlers return.
