@@ -21,8 +21,8 @@ constexpr u64 never = ~u64{0};
 constexpr u32 lvt_masked = 1u << 16;
 constexpr u32 version_value = 0x00050014; ///< max LVT entry 5 (no CMCI), integrated APIC
 
-/// Timer modes (SDM 3A figure 11-8).
-constexpr unsigned one_shot = 0, periodic = 1, tsc_deadline_mode = 2;
+/// Timer modes beside one-shot, which is 0 (SDM 3A figure 11-8).
+constexpr unsigned periodic = 1, tsc_deadline_mode = 2;
 
 /// Vector, software enable, focus checking, EOI-broadcast suppression (SDM 3A figure 11-23).
 constexpr u32 svr_writable = 0x13ff;
