@@ -20,10 +20,10 @@ namespace {
 namespace map {
 constexpr unsigned cr0 = 0x7ff8, cr3 = 0x7ff0, rflags = 0x7fe8, efer = 0x7fe0, rip = 0x7fd8,
                    dr6 = 0x7fd0, dr7 = 0x7fc8, tr_selector = 0x7fc4, ldtr_selector = 0x7fc0,
-                   es_selector = 0x7fa8, rdi = 0x7f94, rax = 0x7f5c, r8 = 0x7f54,
-                   halt_restart = 0x7f02, revision = 0x7efc, smbase = 0x7ef8, ldt_base = 0x7e9c,
-                   idt_base = 0x7e94, gdt_base = 0x7e8c, cr4 = 0x7e40, idt_base_high = 0x7dd8,
-                   ldt_base_high = 0x7dd4, gdt_base_high = 0x7dd0;
+                   es_selector = 0x7fa8, rdi = 0x7f94, r8 = 0x7f54, halt_restart = 0x7f02,
+                   revision = 0x7efc, smbase = 0x7ef8, ldt_base = 0x7e9c, idt_base = 0x7e94,
+                   gdt_base = 0x7e8c, cr4 = 0x7e40, idt_base_high = 0x7dd8, ldt_base_high = 0x7dd4,
+                   gdt_base_high = 0x7dd0;
 // Ours, in the reserved range 0x7c00..0x7dcf.
 constexpr unsigned segments = 0x7c00, gdt_limit = 0x7c80, idt_limit = 0x7c82, blocked_nmi = 0x7c84,
                    pending_debug = 0x7c88;
