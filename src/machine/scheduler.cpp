@@ -44,6 +44,11 @@ Stop Machine::Impl::run(const RunLimits& limits) {
         serial_tail.clear();
     }
     serial_found = false;
+    for (const auto& vcpu : vcpus) {
+        if (const auto page = vcpu->wanted_page()) {
+            return {.kind = Stop::Kind::page_needed, .page = *page};
+        }
+    }
     for (;;) {
         if (!completing) {
             if (const auto stop = check_limits(limits)) {
@@ -114,6 +119,7 @@ bool Machine::Impl::choose_owner() {
     if (s.turn_left != 0 && ready(s.owner)) {
         return true;
     }
+    s.turn_left = 0;
     for (u16 i = 1; i <= config.cpus; ++i) {
         const u16 candidate = static_cast<u16>((s.owner + i) % config.cpus);
         if (ready(candidate)) {
@@ -204,8 +210,9 @@ std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
 
 std::optional<Stop> Machine::Impl::handle(const hv::Exit& exit, bool progressed) {
     using Answer = std::optional<Stop>;
+    // The turn of one that halts ends in choose_owner(), after deadlines were served, as it does
+    // when a run is cut right behind the HLT.
     const auto stays_halted = [&]() -> Answer {
-        s.turn_left = 0;
         if (!progressed) {
             served[s.owner] = ticks();
         }

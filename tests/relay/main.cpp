@@ -3,12 +3,12 @@
 // counts and at moments that are hard to save: strata.hpp.
 //
 //   relay --kernel FILE [--initrd FILE] [--append TEXT] [--memory MIB] [--cpus N] [--legs N]
-//   [--seed N]
-//         [--rare N] [--patience N] [--require user,rep,sti,movss,pending,smm,turn] [--tlbs
-//         1,64,4096]
+//         [--seed N] [--rare N] [--patience N] [--tlbs 1,64,4096]
+//         [--require user,rep,sti,movss,pending,smm,turn]
 //
 // Exit status 0 when everything agrees, 1 when not (the first leg that differs is named with the
-// fields), 2 for a wrong command line. `relay leg …` is what it starts for each leg.
+// fields), 2 for a wrong command line, 77 where the kernel or the initrd is missing. `relay leg …`
+// is what it starts for each leg.
 #include <algorithm>
 #include <chrono>
 #include <cinttypes>
@@ -30,6 +30,7 @@ namespace nestor::relay {
 namespace {
 
 constexpr u64 to_the_end = ~u64{0};
+constexpr int skipped = 77; // Meson's exit status for it
 constexpr u64 legs_per_store = 25;
 /// Every so many legs one is checked to save the same bytes that it restored.
 constexpr u64 twice_every = 10;
@@ -309,6 +310,12 @@ int main_of(int argc, char** argv) {
         std::fprintf(stderr, "%s\n",
                      options ? "relay: give --kernel FILE" : options.error().message.c_str());
         return 2;
+    }
+    for (const std::string& file : {options->kernel, options->initrd}) {
+        if (!file.empty() && !std::filesystem::exists(file)) {
+            std::printf("skipped: %s is missing: run tools/guest\n", file.c_str());
+            return skipped;
+        }
     }
     std::string scratch = (std::filesystem::temp_directory_path() / "nestor-relay-XXXXXX").string();
     if (::mkdtemp(scratch.data()) == nullptr) {
