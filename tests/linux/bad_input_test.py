@@ -10,7 +10,7 @@ import machine
 USAGE, INCOMPATIBLE, CORRUPT, FAILED = 2, 4, 6, 8
 
 
-class Refused(machine.VmTest):
+class BadInput(machine.VmTest):
     def assert_refused(self, arguments, statuses, *words):
         """`vm` ends with one of the statuses and an error that has all the words, and no crash."""
         done = subprocess.run(
@@ -40,6 +40,8 @@ class Refused(machine.VmTest):
         options.update(changed)
         return ["run"] + [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)]
 
+
+class Refused(BadInput):
     def test_a_missing_kernel_is_named(self):
         self.assert_refused(self.run_with(kernel="/nowhere/vmlinuz"), [FAILED, USAGE], "/nowhere/vmlinuz")
 
@@ -107,7 +109,7 @@ class Refused(machine.VmTest):
         self.assert_refused([*self.run_with(), "--name", "far"], [USAGE, FAILED], "long")
 
 
-class Snapshots(Refused):
+class Snapshots(BadInput):
     """Damage to what was saved: an early moment of a boot, so that the store is small."""
 
     SAVED_AT = 3_000_000
