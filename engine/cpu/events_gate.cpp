@@ -60,6 +60,9 @@ struct Delivery {
     bool long_mode();
     bool from_v86(InnerStack& stack);
     bool through_task_gate();
+    /// Pushes what every frame ends with, checks room and target, writes the frame, and makes its
+    /// stack the current one. `room_error`: error code of #SS when the frame does not fit.
+    bool switch_stack(Frame& frame, const InnerStack& stack, u64 rip, u32 room_error);
     void finish(u64 rip);
 };
 
@@ -135,6 +138,27 @@ bool Delivery::through_task_gate() {
     return task_switch(site, selector, tss, TaskSwitchSource::gate, return_rip, error, committed);
 }
 
+bool Delivery::switch_stack(Frame& frame, const InnerStack& stack, u64 rip, u32 room_error) {
+    frame.push(flags);
+    frame.push(cpu.seg(Seg::cs).selector);
+    frame.push(return_rip);
+    if (event.has_error) {
+        frame.push(event.error);
+    }
+    if (!frame.check_room(site, room_error)) {
+        return false;
+    }
+    if (!rip_fits(cpu, code, rip)) {
+        return site.gp(0);
+    }
+    if (!frame.write(site, level)) {
+        return false;
+    }
+    cpu.seg(Seg::ss) = stack.ss;
+    cpu.s.gpr[4] = frame.new_sp(cpu.s.gpr[4]);
+    return true;
+}
+
 /// From virtual-8086 mode to CPL 0: the data segments are pushed too (SDM 3B 20.3.1.1).
 bool Delivery::from_v86(InnerStack& stack) {
     const bool wide = gate.type() >= system_type::int32;
@@ -143,27 +167,13 @@ bool Delivery::from_v86(InnerStack& stack) {
         frame.push(cpu.seg(which).selector);
     }
     frame.push(cpu.s.gpr[4]);
-    frame.push(flags);
-    frame.push(cpu.seg(Seg::cs).selector);
-    frame.push(return_rip);
-    if (event.has_error) {
-        frame.push(event.error);
-    }
     const u64 rip = gate.gate_offset() & (wide ? 0xffffffff : 0xffff);
-    if (!frame.check_room(site, selector_error(stack.ss.selector))) {
-        return false;
-    }
-    if (!rip_fits(cpu, code, rip)) {
-        return site.gp(0);
-    }
-    if (!frame.write(site, 0)) {
+    if (!switch_stack(frame, stack, rip, selector_error(stack.ss.selector))) {
         return false;
     }
     for (const Seg which : {Seg::gs, Seg::fs, Seg::ds, Seg::es}) {
         cpu.seg(which) = null_segment(0);
     }
-    cpu.seg(Seg::ss) = stack.ss;
-    cpu.s.gpr[4] = frame.new_sp(cpu.s.gpr[4]);
     finish(rip);
     return true;
 }
@@ -203,24 +213,10 @@ bool Delivery::protected_mode() {
         frame.push(cpu.seg(Seg::ss).selector);
         frame.push(cpu.s.gpr[4]);
     }
-    frame.push(flags);
-    frame.push(cpu.seg(Seg::cs).selector);
-    frame.push(return_rip);
-    if (event.has_error) {
-        frame.push(event.error);
-    }
     const u64 rip = gate.gate_offset() & (wide ? 0xffffffff : 0xffff);
-    if (!frame.check_room(site, inner ? selector_error(stack.ss.selector) : 0)) {
+    if (!switch_stack(frame, stack, rip, inner ? selector_error(stack.ss.selector) : 0)) {
         return false;
     }
-    if (!rip_fits(cpu, code, rip)) {
-        return site.gp(0);
-    }
-    if (!frame.write(site, level)) {
-        return false;
-    }
-    cpu.seg(Seg::ss) = stack.ss;
-    cpu.s.gpr[4] = frame.new_sp(cpu.s.gpr[4]);
     finish(rip);
     return true;
 }
@@ -253,24 +249,10 @@ bool Delivery::long_mode() {
     Frame frame(stack.ss, stack.sp & ~u64{15}, true, 8);
     frame.push(cpu.seg(Seg::ss).selector);
     frame.push(cpu.s.gpr[4]);
-    frame.push(flags);
-    frame.push(cpu.seg(Seg::cs).selector);
-    frame.push(return_rip);
-    if (event.has_error) {
-        frame.push(event.error);
-    }
     const u64 rip = gate.gate_offset();
-    if (!frame.check_room(site, 0)) {
+    if (!switch_stack(frame, stack, rip, 0)) {
         return false;
     }
-    if (!rip_fits(cpu, code, rip)) {
-        return site.gp(0);
-    }
-    if (!frame.write(site, level)) {
-        return false;
-    }
-    cpu.seg(Seg::ss) = stack.ss;
-    cpu.s.gpr[4] = frame.new_sp(0);
     finish(rip);
     return true;
 }

@@ -216,7 +216,6 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
     using namespace arch;
     const CpuCaps caps(cpuid);
     cpu::Features f;
-    add_sets(f.isa, {});
     for (const ZydisISASet set : baseline) {
         f.isa.set(set);
     }
