@@ -27,7 +27,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         u16 sw;                                                                                    \
         asm volatile("fldt %[b]\n\tfldt %[a]\n\tfldcw %[cw]\n\t" insn NESTOR_X87_END               \
                      "fstpt %[r]\n\tfstp %%st(0)\n\tfldcw %[host]"                                 \
-                     : [sw] "=a"(sw), [r] "=m"(r)                                                  \
+                     : [sw] "=&a"(sw), [r] "=m"(r)                                                 \
                      : [a] "m"(a), [b] "m"(b), [cw] "m"(control), [host] "m"(host_control)         \
                      : "st", "st(1)");                                                             \
         return sw;                                                                                 \
@@ -38,7 +38,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         u16 sw;                                                                                    \
         asm volatile("fldt %[a]\n\tfldcw %[cw]\n\t" insn NESTOR_X87_END                            \
                      "fstpt %[r]\n\tfldcw %[host]"                                                 \
-                     : [sw] "=a"(sw), [r] "=m"(r)                                                  \
+                     : [sw] "=&a"(sw), [r] "=m"(r)                                                 \
                      : [a] "m"(a), [cw] "m"(control), [host] "m"(host_control)                     \
                      : "st");                                                                      \
         return sw;                                                                                 \
@@ -51,7 +51,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         std::memcpy(&v, memory, sizeof v);                                                         \
         asm volatile("fldt %[a]\n\tfldcw %[cw]\n\t" insn " %[v]" NESTOR_X87_END                    \
                      "fstpt %[r]\n\tfldcw %[host]"                                                 \
-                     : [sw] "=a"(sw), [r] "=m"(r)                                                  \
+                     : [sw] "=&a"(sw), [r] "=m"(r)                                                 \
                      : [a] "m"(a), [v] "m"(v), [cw] "m"(control), [host] "m"(host_control)         \
                      : "st");                                                                      \
         return sw;                                                                                 \
@@ -66,7 +66,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         type v;                                                                                    \
         std::memcpy(&v, memory, sizeof v);                                                         \
         asm volatile("fldcw %[cw]\n\t" insn " %[v]" NESTOR_X87_END "fstpt %[r]\n\tfldcw %[host]"   \
-                     : [sw] "=a"(sw), [r] "=m"(r)                                                  \
+                     : [sw] "=&a"(sw), [r] "=m"(r)                                                 \
                      : [v] "m"(v), [cw] "m"(masked), [host] "m"(host_control)                      \
                      : "st");                                                                      \
         return sw;                                                                                 \
@@ -79,7 +79,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         type v{};                                                                                  \
         asm volatile("fldt %[a]\n\tfldcw %[cw]\n\t" insn " %[v]" NESTOR_X87_END                    \
                      "fstp %%st(0)\n\tfldcw %[host]"                                               \
-                     : [sw] "=a"(sw), [v] "+m"(v)                                                  \
+                     : [sw] "=&a"(sw), [v] "+m"(v)                                                 \
                      : [a] "m"(a), [cw] "m"(control), [host] "m"(host_control)                     \
                      : "st");                                                                      \
         std::memcpy(memory, &v, sizeof v);                                                         \
@@ -94,7 +94,7 @@ using Store = u16 (*)(const Extended& st0, void* memory, u16 control);
         const u16 masked = control | status::exceptions;                                           \
         type v{};                                                                                  \
         asm volatile("fldt %[a]\n\tfldcw %[cw]\n\t" insn " %[v]" NESTOR_X87_END "fldcw %[host]"    \
-                     : [sw] "=a"(sw), [v] "+m"(v)                                                  \
+                     : [sw] "=&a"(sw), [v] "+m"(v)                                                 \
                      : [a] "m"(a), [cw] "m"(masked), [host] "m"(host_control)                      \
                      : "st");                                                                      \
         std::memcpy(memory, &v, sizeof v);                                                         \
@@ -158,7 +158,7 @@ inline u16 host_extract(const Extended& a, Extended& significand, Extended& expo
     const u16 masked = control | status::exceptions;
     asm volatile("fldt %[a]\n\tfldcw %[cw]\n\tfxtract" NESTOR_X87_END
                  "fstpt %[s]\n\tfstpt %[e]\n\tfldcw %[host]"
-                 : [sw] "=a"(sw), [s] "=m"(significand), [e] "=m"(exponent)
+                 : [sw] "=&a"(sw), [s] "=m"(significand), [e] "=m"(exponent)
                  : [a] "m"(a), [cw] "m"(masked), [host] "m"(host_control)
                  : "st", "st(1)");
     return sw;
