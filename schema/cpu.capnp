@@ -84,22 +84,20 @@ struct Cpu {
   x87 @32 :X87;
   vector @33 :List(UInt64) $A.fixed(64) $A.hex;
   # YMM0..YMM15, four words each, lowest first.
-  xinuse @34 :UInt64 = 1 $A.hex;
-  # XINUSE (SDM 1 13.6): components not in their initial configuration as XSAVE tracks them.
 
-  activity @35 :ActivityState;
-  blockingBySti @36 :Bool;
-  blockingByMovSs @37 :Bool;
-  blockingByNmi @38 :Bool;
-  inSmm @39 :Bool;
-  pendingDebug @40 :UInt64 $A.hex;
+  activity @34 :ActivityState;
+  blockingBySti @35 :Bool;
+  blockingByMovSs @36 :Bool;
+  blockingByNmi @37 :Bool;
+  inSmm @38 :Bool;
+  pendingDebug @39 :UInt64 $A.hex;
   # Pending debug exceptions, as the VMCS field has them (SDM 3C table 25-4).
-  monitorArmed @41 :Bool;
-  monitorAddress @42 :UInt64 $A.hex;
+  monitorArmed @40 :Bool;
+  monitorAddress @41 :UInt64 $A.hex;
   # Guest-physical line that MONITOR watches.
-  random @43 :List(UInt64) $A.fixed(4) $A.hex;
+  random @42 :List(UInt64) $A.fixed(4) $A.hex;
   # Generator behind RDRAND and RDSEED (xoshiro256++), seeded by an input.
-  retired @44 :UInt64;
+  retired @43 :UInt64;
   # Instructions this vCPU retired since reset: what its performance counters are made from.
-  smbase @45 :UInt32 = 0x30000 $A.hex;
+  smbase @44 :UInt32 = 0x30000 $A.hex;
 }

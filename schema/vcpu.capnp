@@ -24,15 +24,13 @@ struct Lapic {
   # virtual-APIC page. IDs, ICR and SELF IPI of x2APIC mode are kept in the same places.
   base @1 :UInt64 = 0xfee00900 $A.hex;
   # IA32_APIC_BASE.
-  timerStart @2 :UInt64 $A.unit("ticks");
-  # When the initial count was written.
-  timerDeadline @3 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
+  timerDeadline @2 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
   # Next expiry of the one-shot or periodic timer; all ones when it does not run.
-  tscDeadline @4 :UInt64 $A.unit("TSC cycles");
+  tscDeadline @3 :UInt64 $A.unit("TSC cycles");
   # IA32_TSC_DEADLINE; 0 when disarmed.
-  errorsPending @5 :UInt32 $A.hex;
+  errorsPending @4 :UInt32 $A.hex;
   # Errors since the last write of ESR, which latches them.
-  x2apicId @6 :UInt32;
+  x2apicId @5 :UInt32;
 }
 
 struct PendingEvents {

@@ -490,7 +490,6 @@ u64 Lapic::timer_period() const {
 
 void Lapic::start_timer(u64 ticks) {
     const u64 count = reg(ApicRegister::timer_initial);
-    s_.timer_start = ticks;
     s_.timer_deadline = count == 0 ? never : ticks + count * timer_period();
 }
 

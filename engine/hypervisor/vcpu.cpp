@@ -96,7 +96,6 @@ void Vcpu::Impl::accept_init() {
     fresh.x87 = s.x87;
     fresh.vector = s.vector;
     fresh.mxcsr = s.mxcsr;
-    fresh.xinuse = s.xinuse;
     fresh.xcr0 = s.xcr0;
     fresh.xss = s.xss;
     fresh.pat = s.pat;
