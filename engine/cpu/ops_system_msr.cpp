@@ -3,6 +3,7 @@
 //
 // Owns nothing. RDMSR and WRMSR exit to L0 unless the MSR bitmap passes the index through and the
 // silicon holds the register. What the random instructions return is state (xoshiro256++).
+#include "engine/arch/memory_type.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
 
@@ -39,17 +40,6 @@ u64* address_register(Cpu& cpu, u32 index) {
     default:
         return nullptr;
     }
-}
-
-/// PAT entries: 0, 1, 4, 5, 6 or 7 (SDM 3A 12.12.2).
-bool valid_pat(u64 value) {
-    for (unsigned i = 0; i < 8; ++i) {
-        const u64 type = value >> (8 * i) & 0xff;
-        if (type > 7 || type == 2 || type == 3) {
-            return false;
-        }
-    }
-    return true;
 }
 
 MsrResult write_efer(Cpu& cpu, u64 value) {
