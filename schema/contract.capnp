@@ -13,4 +13,10 @@ struct MachineContract {
   tickHz @3 :UInt64 $A.unit("Hz");
   cpuid @4 :List(CpuidEntry);
   # What vCPU 0 sees; every feature bit in it has to be offered.
+  xcr0 @5 :UInt64 $A.hex;
+  # XSAVE state components that the guest may enable in XCR0.
+  xss @6 :UInt64 $A.hex;
+  # The same for IA32_XSS.
+  msrs @7 :List(UInt32) $A.hex;
+  # MSRs that L0 answers, apart from those of the silicon.
 }

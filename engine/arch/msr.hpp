@@ -1,6 +1,8 @@
 // Indices of model-specific registers (SDM 4 chapter 2).
 #pragma once
 
+#include <array>
+
 #include "src/base/types.hpp"
 
 namespace nestor::arch {
@@ -17,5 +19,16 @@ enum class Msr : u32 {
     x2apic_last = 0x8ff,
     efer = 0xc0000080,
 };
+
+/// Every MSR with a row.
+inline constexpr auto msr_indices = std::to_array<u32>({
+#define MSR_SPECIAL(index, name) index,
+#define MSR_CONSTANT(index, name, value) index,
+#define MSR_FIELD(index, name, member, writable) index,
+#include "engine/arch/msr.def"
+#undef MSR_SPECIAL
+#undef MSR_CONSTANT
+#undef MSR_FIELD
+});
 
 } // namespace nestor::arch

@@ -1,8 +1,6 @@
 // vm digest: what a machine is, in 64 hexadecimal digits.
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/verbs.hpp"
 #include "src/control/keeper.hpp"
 #include "src/control/paths.hpp"
@@ -61,11 +59,11 @@ void add_digest(CLI::App& app, int& status) {
     CLI::App* const verb =
         add_verb(app, "digest", "Tell the machine digest of a snapshot, or of a running machine",
                  "vm digest booted", o->json);
-    verb->add_option("what", o->what, "Tag of a snapshot; where there is none, name of a machine")
-        ->required();
-    verb->add_option("--store", o->store, "Directory of snapshots; then only a tag is meant");
-    verb->add_flag("--machine", o->machine, "Only the name of a machine is meant");
-    verb->add_flag("--guest", o->guest, "The guest digest, which leaves out L0's own policy");
+    add_argument(verb, "what", o->what,
+                 "Tag of a snapshot; where there is none, name of a machine");
+    add_option(verb, "--store", o->store, "Directory of snapshots; then only a tag is meant");
+    add_flag(verb, "--machine", o->machine, "Only the name of a machine is meant");
+    add_flag(verb, "--guest", o->guest, "The guest digest, which leaves out L0's own policy");
     on_chosen(verb, status, o->json, [o] { return digest(*o); });
 }
 

@@ -1,8 +1,6 @@
 // vm pause, vm resume, vm stop: short requests to a running machine.
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/verbs.hpp"
 
 namespace nestor::cli {
@@ -41,11 +39,11 @@ void add_machine_verbs(CLI::App& app, int& status) {
     for (const auto& [name, description, example] : verbs) {
         auto o = std::make_shared<MachineVerb>();
         CLI::App* const verb = add_verb(app, name, description, example, o->json);
-        verb->add_option("name", o->name, "Machine")->required();
-        verb->add_option("--socket", o->socket, "Path of its control socket, instead of its name");
+        add_argument(verb, "name", o->name, "Machine");
+        add_option(verb, "--socket", o->socket, "Path of its control socket, instead of its name");
         if (std::string(name) == "stop") {
-            verb->add_flag("--power-button", o->power_button,
-                           "Ask the guest's operating system to shut down instead");
+            add_flag(verb, "--power-button", o->power_button,
+                     "Ask the guest's operating system to shut down instead");
         }
         on_chosen(verb, status, o->json,
                   [o, n = std::string(name)] { return tell_machine(n, *o); });

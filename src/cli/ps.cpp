@@ -4,8 +4,6 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/verbs.hpp"
 #include "src/control/channel.hpp"
 #include "src/control/paths.hpp"

@@ -1,11 +1,8 @@
-// What every verb does with its options, its errors and its progress.
+// What every verb does with its options and its errors.
 #include <cstdio>
 
-#include <unistd.h>
-
-#include <CLI/CLI.hpp>
-
 #include "src/cli/verbs.hpp"
+#include "src/cli/work.hpp"
 #include "src/control/channel.hpp"
 #include "src/control/paths.hpp"
 
@@ -16,21 +13,6 @@ namespace {
 constexpr int patience_ms = 120'000;
 
 } // namespace
-
-CLI::App* add_verb(CLI::App& parent, const char* name, const char* description, const char* example,
-                   bool& json) {
-    CLI::App* const verb = parent.add_subcommand(name, description);
-    verb->add_flag("--json", json, "Write the result, or the error, as JSON");
-    verb->footer(std::string("Example:\n  ") + example);
-    return verb;
-}
-
-void on_chosen(CLI::App* verb, int& status, const bool& json, std::function<Result<int>()> body) {
-    verb->callback([&status, &json, body = std::move(body)] {
-        const Result<int> result = body();
-        status = result ? *result : report(result.error(), json);
-    });
-}
 
 int report(const Error& error, bool json) {
     if (json) {
@@ -101,7 +83,7 @@ std::string size_text(u64 bytes) {
 }
 
 Result<control::Object> ask_machine(const std::string& name, const std::string& path,
-                                    const control::Request& request) {
+                                    const control::Request& request, bool json) {
     const std::string socket = path.empty() ? TRY(control::socket_path(name)) : path;
     const std::string who = path.empty() ? name : path;
     if (!control::is_alive(socket)) {
@@ -109,31 +91,13 @@ Result<control::Object> ask_machine(const std::string& name, const std::string& 
                     "there is no machine " + who + ": nothing listens at " + socket,
                     "see which machines run with: vm ps");
     }
-    ProgressLine line(request.verb == "save" ? "saving" : request.verb);
+    Work work(request.verb == "save" ? "saving " + name : request.verb, json);
     const control::Reply reply = TRY(control::ask(
-        socket, request, patience_ms, [&line](u64 done, u64 total) { line.show(done, total); }));
+        socket, request, patience_ms, [&work](u64 done, u64 total) { work.show(done, total); }));
     if (reply.kind == control::Reply::Kind::error) {
         return Failure(with_context(control::error_of(reply), "machine " + who));
     }
     return reply.body;
-}
-
-ProgressLine::ProgressLine(std::string what)
-    : what_(std::move(what)), terminal_(::isatty(STDERR_FILENO) == 1) {}
-
-ProgressLine::~ProgressLine() {
-    if (shown_) {
-        std::fprintf(stderr, "\r\033[K");
-    }
-}
-
-void ProgressLine::show(u64 done, u64 total) {
-    if (terminal_ && total != 0) {
-        shown_ = true;
-        std::fprintf(stderr, "\rvm: %s: %3.0f %% of %s\033[K", what_.c_str(),
-                     100.0 * static_cast<double>(done) / static_cast<double>(total),
-                     size_text(total).c_str());
-    }
 }
 
 } // namespace nestor::cli

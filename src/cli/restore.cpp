@@ -2,10 +2,9 @@
 #include <cstdio>
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/session.hpp"
 #include "src/cli/verbs.hpp"
+#include "src/cli/work.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/paths.hpp"
 
@@ -30,25 +29,22 @@ Result<int> restore(const RestoreOptions& o) {
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
     const auto snapshot = TRY(store.load(o.tag));
     const std::string context = "snapshot " + o.tag;
-    const auto found = TRY(control::findings(snapshot.manifest(), control::this_host()), context);
-    TRY(control::refuse(found), context);
+    const auto found = control::findings(snapshot, control::this_host());
+    if (o.dry_run && !control::can_run(found)) {
+        return print_findings(o.tag, "host", found, o.session.json);
+    }
+    TRY(control::refuse("this host cannot run the machine", found), context);
     control::Plan plan = TRY(make_plan(o.session));
     control::LoadOptions load;
     load.lazy = o.memory == "lazy";
     std::unique_ptr<control::Keeper> keeper;
     {
-        ProgressLine line("restoring " + o.tag);
-        load.progress = [&line](u64 done, u64 total) {
-            line.show(done, total);
-            return true;
-        };
+        Work work("restoring " + o.tag, o.session.json);
+        load.progress = work.progress();
         keeper = TRY(control::Keeper::load(store, snapshot, load), context);
     }
     if (o.dry_run) {
-        control::Object object;
-        object.add("tag", o.tag).add("restorable", true);
-        print_line(o.session.json ? object.to_json() : o.tag + " can be restored here");
-        return 0;
+        return print_findings(o.tag, "host", found, o.session.json);
     }
     plan.paused = o.paused;
     plan.why_no_boot = ", and a restored machine has no kernel to boot again";
@@ -62,12 +58,11 @@ void add_restore(CLI::App& app, int& status) {
     CLI::App* const verb = add_verb(
         app, "restore", "Continue a saved machine; its serial port is standard in and output",
         "vm restore booted --name copy --until serial:done", o->session.json);
-    verb->add_option("tag", o->tag, "Snapshot")->required();
-    verb->add_option("--memory", o->memory,
-                     "lazy: read pages when they are needed; eager: all before the start")
-        ->capture_default_str();
-    verb->add_flag("--paused", o->paused, "Do not run before: vm resume NAME");
-    verb->add_flag("--dry-run", o->dry_run, "Only tell whether it can be restored here");
+    add_argument(verb, "tag", o->tag, "Snapshot");
+    add_option(verb, "--memory", o->memory,
+               "lazy: read pages when they are needed; eager: all before the start");
+    add_flag(verb, "--paused", o->paused, "Do not run before: vm resume NAME");
+    add_flag(verb, "--dry-run", o->dry_run, "Only tell whether it can be restored here");
     add_session_options(verb, o->session);
     on_chosen(verb, status, o->session.json, [o] { return restore(*o); });
 }

@@ -1,8 +1,6 @@
 // vm run: makes a machine, boots a kernel in it and connects its serial port.
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "src/base/fd.hpp"
 #include "src/base/log.hpp"
 #include "src/cli/session.hpp"
@@ -94,17 +92,16 @@ void add_run(CLI::App& app, int& status) {
         "Exit status 0 on power-off; ((v << 1) | 1) & 255 after a write of v to port 0xf4; 8 when\n"
         "the machine is halted for good, reset under --no-reboot, or ends before --until comes.",
         o->session.json);
-    verb->add_option("--kernel", o->kernel, "bzImage, ELF with a PVH note, or multiboot kernel")
-        ->required();
-    verb->add_option("--initrd", o->initrd, "Initial RAM disk");
-    verb->add_option("--append", o->append, "Kernel command line");
-    verb->add_option("--memory", o->memory, "RAM: a multiple of 4K from 2M to 64G")
-        ->capture_default_str();
-    verb->add_option("--cpus", o->cpus, "vCPUs: 1 to 16")->capture_default_str();
-    verb->add_option("--cpu-model", o->cpu_model, "CPU model")->capture_default_str();
-    verb->add_option("--engine", o->engine, "soft or kvm")->capture_default_str();
-    verb->add_option("--seed", o->seed, "Seed of the guest's random numbers");
-    verb->add_flag("--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
+    add_required_option(verb, "--kernel", o->kernel,
+                        "bzImage, ELF with a PVH note, or multiboot kernel");
+    add_option(verb, "--initrd", o->initrd, "Initial RAM disk");
+    add_option(verb, "--append", o->append, "Kernel command line");
+    add_option(verb, "--memory", o->memory, "RAM: a multiple of 4K from 2M to 64G");
+    add_option(verb, "--cpus", o->cpus, "vCPUs: 1 to 16");
+    add_option(verb, "--cpu-model", o->cpu_model, "CPU model");
+    add_option(verb, "--engine", o->engine, "soft or kvm");
+    add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
+    add_flag(verb, "--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
     add_session_options(verb, o->session);
     on_chosen(verb, status, o->session.json, [o] { return run(*o); });
 }

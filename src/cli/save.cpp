@@ -3,8 +3,6 @@
 #include <cstdlib>
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
 
@@ -37,7 +35,7 @@ Result<int> save(const SaveVerb& o) {
         .add("tag", o.tag.empty() ? o.name : o.tag)
         .add("after", o.after)
         .add("replace", o.replace);
-    const control::Object done = TRY(ask_machine(o.name, o.socket, request));
+    const control::Object done = TRY(ask_machine(o.name, o.socket, request, o.json));
     if (o.json) {
         print_line(done.to_json());
     } else {
@@ -56,14 +54,14 @@ void add_save(CLI::App& app, int& status) {
     auto o = std::make_shared<SaveVerb>();
     CLI::App* const verb = add_verb(app, "save", "Save a running machine; if that fails it runs on",
                                     "vm save web --tag before-upgrade --after resume", o->json);
-    verb->add_option("name", o->name, "Machine")->required();
-    verb->add_option("--socket", o->socket, "Path of its control socket, instead of its name");
-    verb->add_option("--store", o->store,
-                     "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
-    verb->add_option("--tag", o->tag, "Name of the snapshot [the machine's name]");
-    verb->add_option("--after", o->after,
-                     "resume, pause or stop the machine afterwards [as it was]");
-    verb->add_flag("--replace", o->replace, "Move the tag where it exists");
+    add_argument(verb, "name", o->name, "Machine");
+    add_option(verb, "--socket", o->socket, "Path of its control socket, instead of its name");
+    add_option(verb, "--store", o->store,
+               "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
+    add_option(verb, "--tag", o->tag, "Name of the snapshot [the machine's name]");
+    add_option(verb, "--after", o->after,
+               "resume, pause or stop the machine afterwards [as it was]");
+    add_flag(verb, "--replace", o->replace, "Move the tag where it exists");
     on_chosen(verb, status, o->json, [o] { return save(*o); });
 }
 

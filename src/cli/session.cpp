@@ -9,8 +9,6 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/terminal.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
@@ -71,23 +69,21 @@ double milliseconds_running() {
 }
 
 void add_session_options(CLI::App* verb, SessionOptions& o) {
-    verb->add_option("--name", o.name, "Name for ps, save, pause, resume and stop [vm-PID]");
-    verb->add_option("--socket", o.socket, "Path of the control socket, instead of one by name");
-    verb->add_option("--store", o.store,
-                     "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
-    verb->add_option("--until", o.until,
-                     "Stop at serial:TEXT, icount:N, seconds:N (guest time) or l2");
-    auto* const save = verb->add_option("--save", o.save, "With --until: save there, under a tag");
-    auto* const pause = verb->add_flag("--pause", o.pause, "With --until: pause there");
-    save->excludes(pause);
-    verb->add_flag("--replace", o.replace, "With --save: move the tag where it exists");
-    verb->add_option("--clock", o.clock,
-                     "virtual: idle time passes at once; realtime: guest time follows the host's")
-        ->capture_default_str();
-    verb->add_option("--digest-every", o.digest_every,
-                     "Write COUNT DIGEST at every multiple of N instructions");
-    verb->add_option("--digest-file", o.digest_file, "Where these go [standard error]");
-    verb->add_flag("--timing", o.timing, "Tell when the first instruction was executed");
+    add_option(verb, "--name", o.name, "Name for ps, save, pause, resume and stop [vm-PID]");
+    add_option(verb, "--socket", o.socket, "Path of the control socket, instead of one by name");
+    add_option(verb, "--store", o.store,
+               "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
+    add_option(verb, "--until", o.until,
+               "Stop at serial:TEXT, icount:N, seconds:N (guest time) or l2");
+    add_option(verb, "--save", o.save, "With --until: save there, under a tag");
+    add_flag(verb, "--pause", o.pause, "With --until: pause there");
+    add_flag(verb, "--replace", o.replace, "With --save: move the tag where it exists");
+    add_option(verb, "--clock", o.clock,
+               "virtual: idle time passes at once; realtime: guest time follows the host's");
+    add_option(verb, "--digest-every", o.digest_every,
+               "Write COUNT DIGEST at every multiple of N instructions");
+    add_option(verb, "--digest-file", o.digest_file, "Where these go [standard error]");
+    add_flag(verb, "--timing", o.timing, "Tell when the first instruction was executed");
 }
 
 Result<control::Plan> make_plan(const SessionOptions& o) {
@@ -98,6 +94,10 @@ Result<control::Plan> make_plan(const SessionOptions& o) {
     } else if (!o.save.empty() || o.pause) {
         return fail(ErrorCode::usage,
                     std::string(o.pause ? "--pause" : "--save") + ": there is no --until EVENT");
+    }
+    if (!o.save.empty() && o.pause) {
+        return fail(ErrorCode::usage, "--save and --pause exclude each other",
+                    "a machine that ran to --until can also be saved with: vm save NAME");
     }
     if (o.clock != "virtual" && o.clock != "realtime") {
         return fail(ErrorCode::usage, "--clock " + o.clock + ": there is no such clock",

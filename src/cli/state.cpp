@@ -2,12 +2,11 @@
 #include <cstdio>
 #include <memory>
 
-#include <CLI/CLI.hpp>
-
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
 #include "snapshot/snapshot.hpp"
 #include "src/base/fd.hpp"
+#include "src/cli/schema_text.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
 
@@ -76,28 +75,6 @@ Result<int> decode(const StateOptions& o) {
     return 0;
 }
 
-std::string type_text(const state::FieldInfo& field) {
-    constexpr const char* names[] = {"Void", "Bool", "UInt",   "Int",   "enum", "Text",
-                                     "Data", "Data", "struct", "group", "union"};
-    std::string text = names[static_cast<std::size_t>(field.kind)];
-    if (field.kind == state::Kind::unsigned_integer || field.kind == state::Kind::signed_integer) {
-        text += std::to_string(field.bits);
-    } else if (field.enumeration != nullptr) {
-        text = field.enumeration->name;
-    } else if (field.type != nullptr && field.kind == state::Kind::structure) {
-        text = field.type->name;
-    }
-    if (field.kind == state::Kind::fixed_data) {
-        text += "[" + std::to_string(field.count) + "]";
-    }
-    if (field.shape == state::Shape::array) {
-        text += "[" + std::to_string(field.count) + "]";
-    } else if (field.shape == state::Shape::list) {
-        text = "List(" + text + ")";
-    }
-    return text;
-}
-
 std::string id_text(u64 id) {
     char text[24];
     std::snprintf(text, sizeof(text), "@0x%016llx", static_cast<unsigned long long>(id));
@@ -158,21 +135,20 @@ Result<int> schema(const StateOptions& o) {
 } // namespace
 
 void add_state(CLI::App& app, int& status) {
-    CLI::App* const parent = app.add_subcommand("state", "The state of machines as text");
-    parent->require_subcommand(1);
+    CLI::App* const parent = add_group(app, "state", "The state of machines as text");
     auto o = std::make_shared<StateOptions>();
     CLI::App* verb = add_verb(*parent, "decode", "Show the state units of a snapshot",
                               "vm state decode booted --unit 'vcpu[0]'", o->json);
-    verb->add_option("what", o->what, "Snapshot; with --type a file")->required();
-    verb->add_option("--unit", o->unit, "Only this unit");
-    verb->add_option("--type", o->type, "Decode a file that holds one struct of this type");
-    verb->add_option("--store", o->store, "Directory of snapshots");
+    add_argument(verb, "what", o->what, "Snapshot; with --type a file");
+    add_option(verb, "--unit", o->unit, "Only this unit");
+    add_option(verb, "--type", o->type, "Decode a file that holds one struct of this type");
+    add_option(verb, "--store", o->store, "Directory of snapshots");
     on_chosen(verb, status, o->json, [o] { return decode(*o); });
 
     auto s = std::make_shared<StateOptions>();
     verb = add_verb(*parent, "schema", "Show the structs that state is made of",
                     "vm state schema Lapic", s->json);
-    verb->add_option("type", s->what, "Only this struct");
+    add_optional_argument(verb, "type", s->what, "Only this struct");
     on_chosen(verb, status, s->json, [s] { return schema(*s); });
 }
 

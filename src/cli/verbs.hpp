@@ -2,13 +2,19 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "src/base/result.hpp"
 #include "src/control/message.hpp"
 
 namespace CLI {
 class App;
+}
+
+namespace nestor::control {
+struct Finding;
 }
 
 namespace nestor::cli {
@@ -25,9 +31,20 @@ void add_store(CLI::App& app, int& status);
 void add_state(CLI::App& app, int& status);
 void add_digest(CLI::App& app, int& status);
 
+/// A subcommand that only holds verbs.
+CLI::App* add_group(CLI::App& app, const char* name, const char* description);
 /// A subcommand with `--json`, which `json` follows, and an example at the end of its help.
 CLI::App* add_verb(CLI::App& parent, const char* name, const char* description, const char* example,
                    bool& json);
+/// A word that has to be given, one that may be, and one or more.
+void add_argument(CLI::App* verb, const char* name, std::string& into, const char* help);
+void add_optional_argument(CLI::App* verb, const char* name, std::string& into, const char* help);
+void add_arguments(CLI::App* verb, const char* name, std::vector<std::string>& into,
+                   const char* help);
+/// "--name VALUE"; what `into` holds is the default that help shows.
+void add_option(CLI::App* verb, const char* name, std::string& into, const char* help);
+void add_required_option(CLI::App* verb, const char* name, std::string& into, const char* help);
+void add_flag(CLI::App* verb, const char* name, bool& into, const char* help);
 /// Runs `body` when the subcommand was chosen; its value, or its error's code, is the exit status.
 /// An error is told on standard error, with `json` as one JSON object.
 void on_chosen(CLI::App* verb, int& status, const bool& json, std::function<Result<int>()> body);
@@ -38,6 +55,11 @@ int report(const Error& error, bool json);
 /// A line on standard output.
 void print_line(const std::string& text);
 
+/// Tells whether the snapshot `tag` can be restored on the host `there` and all that is in the way;
+/// gives the exit status.
+[[nodiscard]] int print_findings(const std::string& tag, const std::string& there,
+                                 std::span<const control::Finding> findings, bool json);
+
 /// "512M", "2G", "65536" (bytes), with binary suffixes K, M, G, T. Errors name `option`.
 [[nodiscard]] Result<u64> parse_size(const char* option, const std::string& text);
 /// A decimal number of at most `limit`.
@@ -47,21 +69,7 @@ void print_line(const std::string& text);
 
 /// Sends a request to the machine `name`, or to the socket `path` where that is given.
 [[nodiscard]] Result<control::Object> ask_machine(const std::string& name, const std::string& path,
-                                                  const control::Request& request);
-
-/// Shows how far long work is, where standard error is a terminal.
-class ProgressLine final {
-public:
-    explicit ProgressLine(std::string what);
-    ~ProgressLine();
-    ProgressLine(const ProgressLine&) = delete;
-    ProgressLine& operator=(const ProgressLine&) = delete;
-    void show(u64 done, u64 total);
-
-private:
-    std::string what_;
-    bool terminal_;
-    bool shown_ = false;
-};
+                                                  const control::Request& request,
+                                                  bool json = false);
 
 } // namespace nestor::cli

@@ -1,6 +1,7 @@
 // What a machine needs, what this build offers, and what is in the way (design rule 4).
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,34 +20,59 @@ inline constexpr u32 engine_semantics = 1;
 [[nodiscard]] Result<state::MachineContract> contract_of(const state::MachineConfig& config);
 [[nodiscard]] snapshot::Contract encode_contract(const state::MachineContract& contract);
 
-/// One thing that keeps a machine from running there.
+/// One thing that keeps a machine from running there, or will make trouble.
 struct Finding {
-    std::string path; ///< "contract.memory"
+    std::string path; ///< "contract.memory", "unit vcpu[0]", "vcpu[0].cpu.xcr0"
     std::string have;
     std::string need;
     std::string remedy;
+    bool blocks = true; ///< false: it can run, but people should know
 };
 
-/// What a host offers machines: one line of `vm host dump`, and what that writes.
+/// A struct that state units are made of.
+struct UnitType {
+    std::string name;
+    u64 id = 0;
+};
+
+/// What a host and its engine offer machines: what `vm host dump` writes.
 struct HostOffer {
+    std::string host;
+    std::string engine = "soft";
     u32 format = snapshot::format_version;
     u32 engine_semantics = control::engine_semantics;
     u16 cpus = machine::max_cpus;
-    u64 memory = 0; ///< bytes of RAM the host has
+    u64 memory = machine::max_memory; ///< bytes of RAM a machine can have
+    u64 host_memory = 0;              ///< bytes of RAM the host has
     u64 tick_hz = 1000000000;
     std::vector<std::string> cpu_models;
     std::vector<u32> cpu_features; ///< by arch::CpuidWord
-    std::vector<u64> unit_types;   ///< Cap'n Proto ids that this build can decode
+    u64 xcr0 = 0;                  ///< XSAVE components that units can hold
+    u64 xss = 0;
+    std::vector<u32> msrs;
+    std::vector<UnitType> units;
 };
 [[nodiscard]] HostOffer this_host();
+
+/// JSON for people to read and to edit, over several lines; features and MSRs by name and number.
 [[nodiscard]] std::string to_json(const HostOffer& offer);
-/// The inverse of to_json; anything else is `corrupt`.
+/// The inverse of to_json, as edited by hand or written by a later version: members and features
+/// that are not known are passed over. What is no such description is `corrupt`.
 [[nodiscard]] Result<HostOffer> offer_from_json(const std::string& text);
 
-/// Everything about a snapshot that `offer` cannot serve; empty: it can be restored there.
-[[nodiscard]] Result<std::vector<Finding>> findings(const snapshot::Manifest& manifest,
-                                                    const HostOffer& offer);
-/// No findings is success; otherwise an `incompatible` error that tells them all.
-[[nodiscard]] Result<> refuse(const std::vector<Finding>& findings);
+/// Everything in a machine's contract and units that `offer` cannot serve, in one go. Units that
+/// this build does not know, or whose bytes it cannot read, are findings; so are MSRs and XSAVE
+/// components without a place in the units.
+[[nodiscard]] std::vector<Finding> findings(const snapshot::Contract& contract,
+                                            std::span<const snapshot::Unit> units,
+                                            const HostOffer& offer);
+/// The same for a snapshot, with format and engine.
+[[nodiscard]] std::vector<Finding> findings(const snapshot::Snapshot& snapshot,
+                                            const HostOffer& offer);
+
+/// Whether none of them blocks.
+[[nodiscard]] bool can_run(std::span<const Finding> findings);
+/// Success where can_run; otherwise an `incompatible` error "`what`" that tells all that block.
+[[nodiscard]] Result<> refuse(const std::string& what, std::span<const Finding> findings);
 
 } // namespace nestor::control

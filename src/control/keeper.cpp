@@ -205,6 +205,8 @@ Result<snapshot::SaveReport> Keeper::save(snapshot::Store& store, const SaveOpti
     request.units = units;
     request.regions = memory;
     request.contract = encode_contract(TRY(contract_of(machine_->config())));
+    TRY(refuse("the machine has state that a snapshot cannot hold",
+               findings(request.contract, units, this_host())));
     request.schema_set = schema_set_digest();
     request.engine_semantics = engine_semantics;
     request.tier = options.goes_on ? snapshot::Tier::clone : snapshot::Tier::resume;

@@ -19,6 +19,7 @@
 namespace nestor::machine {
 
 inline constexpr u16 max_cpus = 16;
+inline constexpr u64 max_memory = u64{64} << 30; ///< bytes of RAM
 
 /// Bytes that arrive at the serial port.
 struct SerialInput {

@@ -15,6 +15,7 @@
 
 #include "src/base/bits.hpp"
 #include "src/device/test_device.hpp"
+#include "src/machine/machine.hpp"
 
 namespace nestor::machine {
 

@@ -15,7 +15,6 @@ namespace nestor::machine {
 inline constexpr u64 hole_start = u64{3} << 30;
 inline constexpr u64 four_gib = u64{4} << 30;
 inline constexpr u64 min_memory = u64{2} << 20;
-inline constexpr u64 max_memory = u64{64} << 30;
 
 /// Conventional memory ends here; the extended BIOS data area follows.
 inline constexpr u64 ebda_start = 0x9fc00;

@@ -127,20 +127,36 @@ class Snapshots(vm.VmTest):
 
     def test_diff_names_the_fields_that_differ(self):
         self.vm("restore", "a", "--until", "icount:2000001", "--save", "b")
-        paths = [d["path"] for d in self.json("snap", "diff", "a", "b")]
-        self.assertIn("machine.count", paths)
-        self.assertEqual(self.json("snap", "diff", "a", "a"), [])
+        fields = {d["path"]: d for d in self.json("snap", "diff", "a", "b")["fields"]}
+        count = fields["machine.count"]
+        self.assertEqual((count["type"], count["unit"]), ("UInt64", "instructions"))
+        self.assertEqual((count["left"], count["right"]), (2000000, 2000001))
+        self.assertIn("machine.count", self.vm("snap", "diff", "a", "b").stdout.decode())
+        same = self.json("snap", "diff", "a", "a")
+        self.assertTrue(same["same"])
+        self.assertEqual(same["fields"], [])
 
     def test_check_compares_with_this_host_and_with_another(self):
         self.assertEqual(self.json("check", "a")["findings"], [])
-        host = self.json("host", "dump")
+        host = json.loads(self.vm("host", "dump").stdout)
+        self.assertEqual(self.json("host", "dump"), host)
         host["cpuModels"] = ["other"]
         host["memory"] = 1 << 20
-        host["cpuFeatures"][1] = 0
+        host["cpuFeatures"].remove("sse3")
+        host["msrs"].remove("0x10")
+        host["units"] = [u for u in host["units"] if u["name"] != "Rtc"]
+        host["xcr0"] = "0x3"
         file = self.scratch / "host.json"
         file.write_text(json.dumps(host))
-        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)["findings"]
-        self.assertEqual({f["path"] for f in found}, {"contract.memory", "contract.cpuModel", "contract.cpuid[0x1.0].ECX"})
+        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)
+        self.assertFalse(found["restorable"])
+        paths = {f["path"] for f in found["findings"] if f["blocks"]}
+        self.assertEqual(paths, {"contract.memory", "contract.cpuModel", "contract.cpuid[0x1.0].ECX",
+                                 "contract.msrs[0x10]", "contract.xcr0", "unit rtc"})  # fmt: skip
+        for finding in found["findings"]:
+            self.assertTrue(all(finding[key] for key in ("have", "need", "remedy")), finding)
+        text = self.vm("check", "a", "--against", file, status=INCOMPATIBLE).stdout.decode()
+        self.assertIn("sse3", text)
         file.write_text("{}")
         self.vm("check", "a", "--against", file, status=CORRUPT)
 
@@ -148,7 +164,7 @@ class Snapshots(vm.VmTest):
         self.assertEqual(self.json("store", "stat")["snapshots"], 1)
         self.assertEqual(self.json("store", "fsck")["findings"], [])
         self.vm("snap", "verify", "a")
-        self.vm("snap", "rm", "a")
+        self.assertEqual(self.json("snap", "rm", "a"), {"removed": ["a"]})
         self.assertEqual(self.json("snap", "ls"), [])
         self.vm("restore", "a", status=FAILED)
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "src/machine/boot.hpp"
+#include "src/machine/machine.hpp"
 #include "src/machine/memory.hpp"
 #include "tests/src/machine/images.hpp"
 

@@ -1,0 +1,106 @@
+// Progress and interruption of long work.
+//
+// Owns the last line of the terminal and the handlers of SIGINT and SIGTERM while work lasts. The
+// handler only counts; that count is the one state here that is not passed around.
+#include "src/cli/work.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "src/cli/verbs.hpp"
+
+namespace nestor::cli {
+namespace {
+
+constexpr auto silent_for = std::chrono::seconds(1);
+constexpr auto redraw_after = std::chrono::milliseconds(100);
+constexpr auto line_after = std::chrono::seconds(5);
+constexpr int patience = 3;
+constexpr int signals[] = {SIGINT, SIGTERM};
+constexpr std::size_t bar_cells = 30;
+
+std::atomic<int> asked{0};
+
+void on_signal(int /*signal*/) {
+    if (++asked >= patience) {
+        ::_exit(static_cast<int>(ErrorCode::failed));
+    }
+}
+
+std::size_t columns() {
+    winsize size{};
+    return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0 ? size.ws_col : 80;
+}
+
+} // namespace
+
+Work::Work(std::string what, bool quiet, Of of)
+    : what_(std::move(what)), quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1), of_(of) {}
+
+Work::~Work() {
+    for (const int signal : signals) {
+        if (catching_) {
+            ::signal(signal, SIG_DFL);
+        }
+    }
+    if (drawn_ && terminal_) {
+        std::fprintf(stderr, "\r\033[K");
+    }
+}
+
+std::string Work::amount(u64 done, u64 total) const {
+    return of_ == Of::bytes ? size_text(done) + " of " + size_text(total)
+                            : std::to_string(done) + " of " + std::to_string(total);
+}
+
+std::string Work::bar(double part, const std::string& text) const {
+    const auto filled = static_cast<std::size_t>(part * static_cast<double>(bar_cells));
+    std::string line = "vm: " + what_ + " [" + std::string(filled, '#') +
+                       std::string(bar_cells - filled, '.') + "] " + text;
+    line.resize(std::min(line.size(), columns() - 1));
+    return line;
+}
+
+void Work::show(u64 done, u64 total) {
+    const auto now = Clock::now();
+    const auto since = drawn_ ? now - last_ : now - start_;
+    const auto pause = !drawn_     ? Clock::duration(silent_for)
+                       : terminal_ ? Clock::duration(redraw_after)
+                                   : line_after;
+    if (quiet_ || total == 0 || since < pause) {
+        return;
+    }
+    drawn_ = true;
+    last_ = now;
+    const double part = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    char text[96];
+    std::snprintf(text, sizeof(text), "%3.0f %%, %s, %.0f s left", 100 * part,
+                  amount(done, total).c_str(), part > 0 ? seconds / part - seconds : 0.0);
+    if (terminal_) {
+        std::fprintf(stderr, "\r%s\033[K", bar(part, text).c_str());
+    } else {
+        std::fprintf(stderr, "vm: %s: %s\n", what_.c_str(), text);
+    }
+}
+
+snapshot::Progress Work::progress() {
+    catching_ = true;
+    asked = 0;
+    struct sigaction action{};
+    action.sa_handler = on_signal;
+    for (const int signal : signals) {
+        ::sigaction(signal, &action, nullptr);
+    }
+    return [this](u64 done, u64 total) {
+        show(done, total);
+        return asked == 0;
+    };
+}
+
+} // namespace nestor::cli

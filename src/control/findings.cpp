@@ -1,0 +1,234 @@
+// Compares what a machine needs with what a host offers.
+//
+// Owns the list of questions. Each answers with findings (path, have, need, remedy) instead of
+// stopping at the first, so that people see all of it before anything moves. The same questions are
+// asked before a save: what could not be restored must not be saved as if it could.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/state/codec.hpp"
+#include "engine/state/info.hpp"
+#include "engine/state/vcpu.hpp"
+#include "src/control/contract.hpp"
+
+namespace nestor::control {
+namespace {
+
+constexpr const char* registers[] = {"EAX", "EBX", "ECX", "EDX"};
+
+/// XSAVE state components by bit (SDM 1 13.1).
+constexpr const char* components[] = {
+    "x87",      "SSE", "AVX",  "BNDREGS",  "BNDCSR",    "opmask", "ZMM_Hi256",
+    "Hi16_ZMM", "PT",  "PKRU", "PASID",    "CET_U",     "CET_S",  "HDC",
+    "UINTR",    "LBR", "HWP",  "XTILECFG", "XTILEDATA",
+};
+
+constexpr const char* newer_vm = "use a newer vm there";
+constexpr const char* same_vm = "use the vm that saved it";
+
+std::string hex(u64 value) {
+    char text[24];
+    std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+    return text;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+    std::string text;
+    for (const std::string& word : words) {
+        text += (text.empty() ? "" : ", ") + word;
+    }
+    return text;
+}
+
+u32 word_of(const state::CpuidEntry& entry, u8 reg) {
+    const u32 words[] = {entry.eax, entry.ebx, entry.ecx, entry.edx};
+    return words[reg];
+}
+
+/// Names of the bits of a CPUID word; a bit without one by its number.
+std::vector<std::string> feature_names(std::size_t word, u32 bits) {
+    std::vector<std::string> names;
+    for (unsigned bit = 0; bit < 32; ++bit) {
+        if ((bits >> bit & 1) == 0) {
+            continue;
+        }
+        const auto* const known = std::find_if(
+            arch::cpu_features.begin(), arch::cpu_features.end(), [&](const auto& feature) {
+                return static_cast<std::size_t>(feature.word) == word && feature.bit == bit;
+            });
+        names.push_back(known != arch::cpu_features.end() ? std::string(known->name)
+                                                          : "bit " + std::to_string(bit));
+    }
+    return names;
+}
+
+/// Collects findings; each method asks one question.
+class Questions final {
+public:
+    explicit Questions(const HostOffer& offer) : offer_(offer) {}
+
+    void add(std::string path, std::string have, std::string need, std::string remedy) {
+        found_.push_back({std::move(path), std::move(have), std::move(need), std::move(remedy)});
+    }
+    void at_most(const char* path, u64 have, u64 need, const char* remedy) {
+        if (need > have) {
+            add(path, std::to_string(have), std::to_string(need), remedy);
+        }
+    }
+    void equal(const char* path, u64 have, u64 need, const char* remedy) {
+        if (need != have) {
+            add(path, std::to_string(have), std::to_string(need), remedy);
+        }
+    }
+    void xsave(const std::string& path, u64 have, u64 need) {
+        std::vector<std::string> names;
+        for (unsigned bit = 0; bit < 64; ++bit) {
+            if (((need & ~have) >> bit & 1) != 0) {
+                names.push_back(bit < std::size(components) ? components[bit]
+                                                            : "component " + std::to_string(bit));
+            }
+        }
+        if (!names.empty()) {
+            add(path, hex(have), hex(need) + " (" + joined(names) + ")",
+                "no unit has a place for that state: " + std::string(newer_vm));
+        }
+    }
+    void features(const state::MachineContract& contract);
+    void msrs(const state::MachineContract& contract);
+    void contract(const snapshot::Contract& contract);
+    void unit(const snapshot::Unit& unit);
+
+    [[nodiscard]] std::vector<Finding> take() { return std::move(found_); }
+
+private:
+    const HostOffer& offer_;
+    std::vector<Finding> found_;
+};
+
+void Questions::features(const state::MachineContract& contract) {
+    for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
+        const arch::CpuidRegister& r = arch::cpuid_registers[w];
+        const u32 have = w < offer_.cpu_features.size() ? offer_.cpu_features[w] : 0;
+        for (const state::CpuidEntry& entry : contract.cpuid) {
+            if (entry.leaf != r.leaf || (entry.has_subleaf && entry.subleaf != r.subleaf)) {
+                continue;
+            }
+            const u32 need = word_of(entry, r.reg);
+            if ((need & ~have) != 0) {
+                add("contract.cpuid[" + hex(r.leaf) + "." + std::to_string(r.subleaf) + "]." +
+                        registers[r.reg],
+                    hex(have), hex(need) + " (" + joined(feature_names(w, need & ~have)) + ")",
+                    "restore where these features are offered");
+            }
+            break;
+        }
+    }
+}
+
+void Questions::msrs(const state::MachineContract& contract) {
+    for (const u32 msr : contract.msrs) {
+        if (std::find(offer_.msrs.begin(), offer_.msrs.end(), msr) == offer_.msrs.end()) {
+            add("contract.msrs[" + hex(msr) + "]", "unknown", "known", newer_vm);
+        }
+    }
+}
+
+void Questions::contract(const snapshot::Contract& bytes) {
+    if (bytes.type != state::Meta<state::MachineContract>::id) {
+        add("contract", hex(state::Meta<state::MachineContract>::id), hex(bytes.type), same_vm);
+        return;
+    }
+    const auto contract = state::decode<state::MachineContract>(bytes.bytes);
+    if (!contract) {
+        add("contract", contract.error().message, "readable", newer_vm);
+        return;
+    }
+    at_most("contract.cpus", offer_.cpus, contract->cpus, "restore where more vCPUs are offered");
+    at_most("contract.memory", offer_.memory, contract->memory,
+            "restore where larger machines are offered");
+    if (contract->memory > offer_.host_memory) {
+        found_.push_back({"contract.memory", std::to_string(offer_.host_memory) + " in the host",
+                          std::to_string(contract->memory),
+                          "it runs as long as its guest does not use all of it", false});
+    }
+    equal("contract.tickHz", offer_.tick_hz, contract->tick_hz, same_vm);
+    const auto& models = offer_.cpu_models;
+    if (std::find(models.begin(), models.end(), contract->cpu_model) == models.end()) {
+        add("contract.cpuModel", joined(models), contract->cpu_model, newer_vm);
+    }
+    features(*contract);
+    xsave("contract.xcr0", offer_.xcr0, contract->xcr0);
+    xsave("contract.xss", offer_.xss, contract->xss);
+    msrs(*contract);
+}
+
+/// A unit has to be known there, and its bytes have to say something to this build.
+void Questions::unit(const snapshot::Unit& unit) {
+    const bool offered = std::any_of(offer_.units.begin(), offer_.units.end(),
+                                     [&](const UnitType& type) { return type.id == unit.type; });
+    const state::StructInfo* const info = state::erased::find(unit.type);
+    if (!offered || info == nullptr || info->create == nullptr) {
+        add("unit " + unit.name, "unknown",
+            "type " + hex(unit.type) + (info == nullptr ? "" : std::string(" ") + info->name),
+            newer_vm);
+        return;
+    }
+    const std::unique_ptr<void, void (*)(void*)> value(info->create(), info->destroy);
+    if (const auto done = state::erased::decode(value.get(), *info, unit.bytes); !done) {
+        add("unit " + unit.name, done.error().message, "readable",
+            done.error().remedy.empty() ? newer_vm : done.error().remedy);
+        return;
+    }
+    if (unit.type == state::Meta<state::Vcpu>::id) {
+        const auto& cpu = static_cast<const state::Vcpu*>(value.get())->cpu;
+        xsave(unit.name + ".cpu.xcr0", offer_.xcr0, cpu.xcr0);
+        xsave(unit.name + ".cpu.xss", offer_.xss, cpu.xss);
+    }
+}
+
+} // namespace
+
+std::vector<Finding> findings(const snapshot::Contract& contract,
+                              std::span<const snapshot::Unit> units, const HostOffer& offer) {
+    Questions questions(offer);
+    questions.contract(contract);
+    for (const snapshot::Unit& unit : units) {
+        questions.unit(unit);
+    }
+    return questions.take();
+}
+
+std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffer& offer) {
+    const snapshot::Manifest& manifest = snapshot.manifest();
+    Questions questions(offer);
+    questions.at_most("format", offer.format, manifest.format, newer_vm);
+    questions.equal("engineSemantics", offer.engine_semantics, manifest.engine_semantics, same_vm);
+    questions.contract(manifest.contract);
+    for (const snapshot::Unit& unit : snapshot.units()) {
+        questions.unit(unit);
+    }
+    return questions.take();
+}
+
+bool can_run(std::span<const Finding> findings) {
+    return std::none_of(findings.begin(), findings.end(),
+                        [](const Finding& f) { return f.blocks; });
+}
+
+Result<> refuse(const std::string& what, std::span<const Finding> findings) {
+    if (can_run(findings)) {
+        return {};
+    }
+    std::string message = what;
+    for (const Finding& f : findings) {
+        if (!f.blocks) {
+            continue;
+        }
+        message += "\n  " + f.path + ": have " + f.have + ", need " + f.need + ": " + f.remedy;
+    }
+    return fail(ErrorCode::incompatible, message);
+}
+
+} // namespace nestor::control

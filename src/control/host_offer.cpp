@@ -1,0 +1,215 @@
+// What this host and engine offer machines, and the file that says so.
+//
+// Owns the form of `vm host dump`. It is read back from people's editors and from other versions,
+// so what a member means is checked and what is not known is passed over.
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "engine/arch/msr.hpp"
+#include "engine/arch/xstate.hpp"
+#include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/state/codec.hpp"
+#include "engine/state/info.hpp"
+#include "src/control/contract.hpp"
+
+namespace nestor::control {
+namespace {
+
+using nlohmann::json;
+
+constexpr u64 legacy_components = 3; // x87 and SSE, which have no row in arch::xcomponents
+
+std::string hex(u64 value) {
+    char text[24];
+    std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+    return text;
+}
+
+/// A number, or a string "0x…" or "12", of at most `limit`.
+std::optional<u64> number(const json& j, u64 limit) {
+    u64 value = 0;
+    if (j.is_number_unsigned()) {
+        value = j.get<u64>();
+    } else if (j.is_string()) {
+        const std::string text = j.get<std::string>();
+        char* end = nullptr;
+        errno = 0;
+        value = std::strtoull(text.c_str(), &end, 0);
+        if (text.empty() || text[0] == '-' || *end != '\0' || errno != 0) {
+            return std::nullopt;
+        }
+    } else {
+        return std::nullopt;
+    }
+    return value <= limit ? std::optional(value) : std::nullopt;
+}
+
+/// Takes members out of the description; the first one that is wrong is kept.
+class Members final {
+public:
+    explicit Members(const json& j) : j_(j) {}
+
+    template <class T>
+    void take(const char* name, T& into) {
+        const auto value = j_.contains(name) ? number(j_[name], T(~T{0})) : std::nullopt;
+        if (value) {
+            into = static_cast<T>(*value);
+        } else {
+            wrong(name, "a number of that size");
+        }
+    }
+    void take(const char* name, std::string& into) {
+        if (j_.contains(name) && j_[name].is_string()) {
+            into = j_[name].get<std::string>();
+        } else {
+            wrong(name, "a text");
+        }
+    }
+    /// Calls take(element) for each; false from it makes the member wrong.
+    template <class Take>
+    void each(const char* name, const char* of, const Take& take) {
+        if (!j_.contains(name) || !j_[name].is_array() ||
+            !std::all_of(j_[name].begin(), j_[name].end(), take)) {
+            wrong(name, of);
+        }
+    }
+    [[nodiscard]] const std::string& complaint() const { return complaint_; }
+
+private:
+    void wrong(const char* name, const char* what) {
+        if (complaint_.empty()) {
+            complaint_ = std::string(name) + " is not " + what;
+        }
+    }
+
+    const json& j_;
+    std::string complaint_;
+};
+
+std::vector<std::string> feature_names(const HostOffer& offer) {
+    std::vector<std::string> names;
+    for (const arch::CpuFeatureInfo& feature : arch::cpu_features) {
+        if ((offer.cpu_features[static_cast<std::size_t>(feature.word)] >> feature.bit & 1) != 0) {
+            names.emplace_back(feature.name);
+        }
+    }
+    return names;
+}
+
+void grant(HostOffer& offer, const std::string& name) {
+    for (const arch::CpuFeatureInfo& feature : arch::cpu_features) {
+        if (feature.name == name) {
+            offer.cpu_features[static_cast<std::size_t>(feature.word)] |= u32{1} << feature.bit;
+        }
+    }
+}
+
+} // namespace
+
+HostOffer this_host() {
+    HostOffer offer;
+    char name[256] = "";
+    (void)::gethostname(name, sizeof(name) - 1);
+    offer.host = name;
+    const long pages = ::sysconf(_SC_PHYS_PAGES);
+    offer.host_memory =
+        pages > 0 ? static_cast<u64>(pages) * static_cast<u64>(::sysconf(_SC_PAGESIZE)) : 0;
+    for (const std::string_view model : hv::cpu_model_names()) {
+        offer.cpu_models.emplace_back(model);
+    }
+    for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
+        offer.cpu_features.push_back(hv::CpuCaps::engine_word(static_cast<arch::CpuidWord>(w)));
+    }
+    offer.xcr0 = legacy_components;
+    for (const arch::XComponent& component : arch::xcomponents) {
+        (component.supervisor ? offer.xss : offer.xcr0) |= u64{1} << component.number;
+    }
+    offer.msrs.assign(arch::msr_indices.begin(), arch::msr_indices.end());
+    for (const state::StructInfo* info : state::erased::all()) {
+        offer.units.push_back({info->name, info->id});
+    }
+    return offer;
+}
+
+std::string to_json(const HostOffer& offer) {
+    nlohmann::ordered_json j;
+    j["host"] = offer.host;
+    j["engine"] = offer.engine;
+    j["format"] = offer.format;
+    j["engineSemantics"] = offer.engine_semantics;
+    j["cpus"] = offer.cpus;
+    j["memory"] = offer.memory;
+    j["hostMemory"] = offer.host_memory;
+    j["tickHz"] = offer.tick_hz;
+    j["cpuModels"] = offer.cpu_models;
+    j["cpuFeatures"] = feature_names(offer);
+    j["xcr0"] = hex(offer.xcr0);
+    j["xss"] = hex(offer.xss);
+    std::vector<std::string> msrs;
+    for (const u32 msr : offer.msrs) {
+        msrs.push_back(hex(msr));
+    }
+    j["msrs"] = msrs;
+    j["units"] = nlohmann::ordered_json::array();
+    for (const UnitType& unit : offer.units) {
+        j["units"].push_back({{"name", unit.name}, {"id", hex(unit.id)}});
+    }
+    return j.dump(2);
+}
+
+Result<HostOffer> offer_from_json(const std::string& text) {
+    const auto wrong = [](const std::string& what) {
+        return fail(ErrorCode::corrupt, "host description: " + what,
+                    "write one with: vm host dump > FILE");
+    };
+    const json j = json::parse(text, nullptr, false);
+    if (!j.is_object()) {
+        return wrong("it is not a JSON object");
+    }
+    HostOffer offer;
+    offer.cpu_features.assign(arch::cpuid_words, 0);
+    Members members(j);
+    members.take("host", offer.host);
+    members.take("engine", offer.engine);
+    members.take("format", offer.format);
+    members.take("engineSemantics", offer.engine_semantics);
+    members.take("cpus", offer.cpus);
+    members.take("memory", offer.memory);
+    members.take("hostMemory", offer.host_memory);
+    members.take("tickHz", offer.tick_hz);
+    members.each("cpuModels", "a list of names", [&](const json& e) {
+        offer.cpu_models.push_back(e.is_string() ? e.get<std::string>() : "");
+        return e.is_string();
+    });
+    members.each("cpuFeatures", "a list of names", [&](const json& e) {
+        grant(offer, e.is_string() ? e.get<std::string>() : "");
+        return e.is_string();
+    });
+    members.take("xcr0", offer.xcr0);
+    members.take("xss", offer.xss);
+    members.each("msrs", "a list of MSR numbers", [&](const json& e) {
+        const auto msr = number(e, ~u32{0});
+        offer.msrs.push_back(static_cast<u32>(msr.value_or(0)));
+        return msr.has_value();
+    });
+    members.each("units", "a list of {name, id}", [&](const json& e) {
+        const bool good = e.is_object() && e.contains("name") && e["name"].is_string() &&
+                          e.contains("id") && number(e["id"], ~u64{0}).has_value();
+        if (good) {
+            offer.units.push_back({e["name"].get<std::string>(), *number(e["id"], ~u64{0})});
+        }
+        return good;
+    });
+    if (!members.complaint().empty()) {
+        return wrong(members.complaint());
+    }
+    return offer;
+}
+
+} // namespace nestor::control
