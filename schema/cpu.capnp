@@ -100,4 +100,6 @@ struct Cpu {
   retired @43 :UInt64;
   # Instructions this vCPU retired since reset: what its performance counters are made from.
   smbase @44 :UInt32 = 0x30000 $A.hex;
+  monitorLine @45 :Data $A.fixed(64);
+  # Content of the line under MONITOR when it was armed: MWAIT ends when it differs.
 }

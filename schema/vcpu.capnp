@@ -4,6 +4,7 @@
 
 using A = import "annotations.capnp";
 using Cpu = import "cpu.capnp".Cpu;
+using Nested = import "nested.capnp".Nested;
 using Vmcs = import "vmcs.capnp".Vmcs;
 
 struct CpuidEntry {
@@ -42,6 +43,12 @@ struct PendingEvents {
   # Latched while in SMM or in VMX operation.
   sipi @3 :Bool;
   sipiVector @4 :UInt8;
+  injectedInfo @5 :UInt32 $A.hex;
+  # What the silicon delivers before the next instruction, as VM-entry interruption information
+  # (SDM 3C table 25-17), at whichever level is active.
+  injectedError @6 :UInt32 $A.hex;
+  injectedLength @7 :UInt8 $A.unit("bytes");
+  # Of a software event's instruction.
 }
 
 struct Pmu {
@@ -77,16 +84,22 @@ struct Msrs {
   # TSC = ticks + tscOffset.
 }
 
+struct CpuModel {
+  cpuid @0 :List(CpuidEntry);
+  # What the guest sees: fixed before the first run.
+}
+
 struct Vcpu {
-  cpu @0 :Cpu;
-  lapic @1 :Lapic;
-  events @2 :PendingEvents;
-  msrs @3 :Msrs;
-  pmu @4 :Pmu;
-  vmcs01 @5 :Vmcs;
-  # Control fields as last written, and the event to be injected at the next entry.
-  cpuid @6 :List(CpuidEntry);
-  # What the guest sees: the CPU model, fixed before the first run.
-  monitorLine @7 :Data $A.fixed(64);
-  # Content of the line under MONITOR when it was armed: MWAIT ends when it differs.
+  # One vCPU's state units. They are saved one by one, as vcpu[n].cpu and so on, and may be loaded
+  # in any order.
+  model @0 :CpuModel;
+  cpu @1 :Cpu;
+  # Registers of the level that is active.
+  lapic @2 :Lapic;
+  events @3 :PendingEvents;
+  msrs @4 :Msrs;
+  pmu @5 :Pmu;
+  vmcs01 @6 :Vmcs;
+  # Control fields as last written: stale while an update is pending in nested.vmcs01Updates.
+  nested @7 :Nested;
 }

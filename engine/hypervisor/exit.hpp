@@ -4,6 +4,7 @@
 // answered and the vCPU ran again; nothing is saved in between.
 #pragma once
 
+#include <string>
 #include <variant>
 
 #include "src/base/types.hpp"
@@ -56,8 +57,13 @@ struct EoiBroadcast {
 /// Triple fault or another shutdown condition.
 struct Shutdown {};
 
+/// The units that were loaded do not belong together (Vcpu::settle). Nothing ran.
+struct Refused {
+    std::string reason;
+};
+
 using Exit = std::variant<CountReached, Yielded, Halted, WaitingForSipi, PortAccess, MmioAccess,
-                          PageNeeded, CopyNeeded, EoiBroadcast, Shutdown>;
+                          PageNeeded, CopyNeeded, EoiBroadcast, Shutdown, Refused>;
 
 /// An interrupt message on the APIC bus: from an I/O APIC, an MSI, or another local APIC's ICR.
 /// Fields as in the I/O APIC redirection entry (82093AA 3.2.4) and the ICR (SDM 3A 11.6.1).

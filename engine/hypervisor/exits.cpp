@@ -194,8 +194,9 @@ void Vcpu::Impl::emulate_monitor() {
         raise(Exception::gp);
         return;
     }
-    cpu.s.monitor_address = align_down(cpu.exit.guest_physical, monitor_line.size());
-    const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), monitor_line);
+    cpu.s.monitor_address = align_down(cpu.exit.guest_physical, cpu.s.monitor_line.size());
+    const auto status =
+        config.package->memory().read(Gpa(cpu.s.monitor_address), cpu.s.monitor_line);
     cpu.s.monitor_armed = status == cpu::MemoryStatus::ok;
     complete_exit();
 }

@@ -7,8 +7,6 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
-
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
@@ -51,11 +49,6 @@ void pass_through(std::array<u8, page_size>& bitmap, u32 msr) {
     for (const u32 start : {half, half + 2048}) {
         bitmap[start + index / 8] &= static_cast<u8>(~(1u << (index & 7)));
     }
-}
-
-/// Converts between cpu::Event and the VM-entry interruption fields (SDM 3C table 25-17).
-u32 entry_info(const cpu::Event& e) {
-    return u32{e.vector} | static_cast<u32>(e.type) << 8 | u32{e.has_error} << 11 | bit<u32>(31);
 }
 
 } // namespace
@@ -155,7 +148,7 @@ void Vcpu::Impl::set_controls() {
     c.tsc_offset = msrs.tsc_offset;
     c.apic_access_page = lapic.mmio_page();
     c.cr8 = lapic.cr8();
-    vmcs01.cpu_based_vm_exec_control = c.proc;
+    vmcs01.cpu_based_vm_exec_control = c.proc & ~(interrupt_window | nmi_window);
     vmcs01.secondary_vm_exec_control = c.proc2;
     vmcs01.tsc_offset = c.tsc_offset;
     vmcs01.apic_access_addr = c.apic_access_page;
@@ -187,7 +180,7 @@ bool Vcpu::Impl::wakes() const {
     if (cpu.s.monitor_armed) {
         std::array<u8, 64> now{};
         const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), now);
-        return status != cpu::MemoryStatus::ok || now != monitor_line;
+        return status != cpu::MemoryStatus::ok || now != cpu.s.monitor_line;
     }
     return false;
 }
@@ -287,6 +280,11 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
 }
 
 Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
+    if (unsettled) {
+        if (const Result<> settled = settle(); !settled) {
+            return Refused{settled.error().message};
+        }
+    }
     count = base.count.value();
     cpu.clock = {count, base.ticks.value(), base.ticks_per_insn_num, base.ticks_per_insn_den};
     cpu.set_count(count);
@@ -415,62 +413,5 @@ void Vcpu::deliver(const InterruptMessage& message, Ticks) {
 u8 Vcpu::arbitration_priority() const { return impl_->lapic.processor_priority(); }
 
 void Vcpu::reset() { impl_->power_on(); }
-
-state::Vcpu Vcpu::save() const {
-    Impl& v = *impl_;
-    v.cpu.materialize();
-    state::Vcpu out;
-    out.cpu = v.cpu.s;
-    out.lapic = v.lapic.state();
-    out.events = v.events;
-    out.msrs = v.msrs;
-    out.pmu = v.pmu.state();
-    out.cpuid = v.cpuid;
-    out.monitor_line = v.monitor_line;
-    out.vmcs01 = v.vmcs01;
-    // Windows are decided anew before each entry.
-    out.vmcs01.cpu_based_vm_exec_control &= ~(interrupt_window | nmi_window);
-    out.vmcs01.vm_entry_intr_info = 0;
-    out.vmcs01.vm_entry_exception_error_code = 0;
-    out.vmcs01.vm_entry_instruction_len = 0;
-    if (v.cpu.injected) {
-        out.vmcs01.vm_entry_intr_info = entry_info(*v.cpu.injected);
-        out.vmcs01.vm_entry_exception_error_code = v.cpu.injected->error;
-        out.vmcs01.vm_entry_instruction_len = v.cpu.injected->instruction_length;
-    }
-    return out;
-}
-
-Result<> Vcpu::load(const state::Vcpu& from) {
-    Impl& v = *impl_;
-    if (from.cpuid != v.cpuid) {
-        return fail(ErrorCode::incompatible,
-                    fmt::format("vcpu[{}]: field cpuid: differs from this machine's CPU model",
-                                v.config.index.value()),
-                    "restore with the CPU model that the machine was made with");
-    }
-    TRY(v.lapic.load(from.lapic), fmt::format("vcpu[{}]", v.config.index.value()));
-    v.cpu.s = from.cpu;
-    v.events = from.events;
-    v.msrs = from.msrs;
-    v.pmu.load(from.pmu);
-    v.monitor_line = from.monitor_line;
-    v.vmcs01 = from.vmcs01;
-    v.outside = {};
-    v.cpu.controls.proc = 0;
-    v.cpu.rehydrate();
-    const u32 info = from.vmcs01.vm_entry_intr_info;
-    if ((info & bit<u32>(31)) != 0) {
-        cpu::Event e;
-        e.vector = static_cast<u8>(info);
-        e.type = static_cast<cpu::EventType>(info >> 8 & 7);
-        e.has_error = (info >> 11 & 1) != 0;
-        e.error = from.vmcs01.vm_entry_exception_error_code;
-        e.instruction_length = static_cast<u8>(from.vmcs01.vm_entry_instruction_len);
-        v.cpu.inject(e);
-    }
-    v.set_controls();
-    return {};
-}
 
 } // namespace nestor::hv

@@ -80,8 +80,21 @@ public:
     void reset();
 
     [[nodiscard]] state::Vcpu save() const;
-    /// Replaces the whole state, in any order with other units, also before the first run.
+    /// Replaces one state unit, in any order with the others, also before the first run. A unit is
+    /// checked by itself; settle() checks what belongs together.
+    [[nodiscard]] Result<> load(const state::CpuModel& from);
+    [[nodiscard]] Result<> load(const state::Cpu& from);
+    [[nodiscard]] Result<> load(const state::Lapic& from);
+    [[nodiscard]] Result<> load(const state::PendingEvents& from);
+    [[nodiscard]] Result<> load(const state::Msrs& from);
+    [[nodiscard]] Result<> load(const state::Pmu& from);
+    [[nodiscard]] Result<> load(const state::Vmcs& vmcs01);
+    [[nodiscard]] Result<> load(const state::Nested& from);
+    /// Replaces all of them and settles.
     [[nodiscard]] Result<> load(const state::Vcpu& from);
+    /// Checks across units after the last load, and derives what is not saved. The first run does
+    /// it too; then a failure is a Refused.
+    [[nodiscard]] Result<> settle();
 
 private:
     struct Impl;

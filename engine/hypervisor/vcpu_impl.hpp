@@ -32,6 +32,10 @@ struct Vcpu::Impl {
     void accept_sipi();
     void power_on();
 
+    // --- state (vcpu_state.cpp) ---
+    [[nodiscard]] state::Vcpu save() const;
+    [[nodiscard]] Result<> settle();
+
     // --- VM exits (exits.cpp) ---
     std::optional<Exit> handle_exit();
     std::optional<Exit> handle_access();
@@ -73,11 +77,12 @@ struct Vcpu::Impl {
     state::PendingEvents events;
     state::Msrs msrs;
     state::Vmcs vmcs01;
+    state::Nested nested;
     std::vector<state::CpuidEntry> cpuid;
-    std::array<u8, 64> monitor_line{};
     CpuCaps caps;
 
-    u64 count = 0; ///< machine-wide count
+    bool unsettled = false; ///< a unit was loaded since settle()
+    u64 count = 0;          ///< machine-wide count
     u64 physical_bits = 46;
     std::array<u8, page_size> msr_bitmap{};
     std::set<u32> reported_msrs; ///< each unknown MSR is named once in the log

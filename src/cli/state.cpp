@@ -138,7 +138,7 @@ void add_state(CLI::App& app, int& status) {
     CLI::App* const parent = add_group(app, "state", "The state of machines as text");
     auto o = std::make_shared<StateOptions>();
     CLI::App* verb = add_verb(*parent, "decode", "Show the state units of a snapshot",
-                              "vm state decode booted --unit 'vcpu[0]'", o->json);
+                              "vm state decode booted --unit 'vcpu[0].cpu'", o->json);
     add_argument(verb, "what", o->what, "Snapshot; with --type a file");
     add_option(verb, "--unit", o->unit, "Only this unit");
     add_option(verb, "--type", o->type, "Decode a file that holds one struct of this type");

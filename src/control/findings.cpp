@@ -181,10 +181,10 @@ void Questions::unit(const snapshot::Unit& unit) {
             done.error().remedy.empty() ? newer_vm : done.error().remedy);
         return;
     }
-    if (unit.type == state::Meta<state::Vcpu>::id) {
-        const auto& cpu = static_cast<const state::Vcpu*>(value.get())->cpu;
-        xsave(unit.name + ".cpu.xcr0", offer_.xcr0, cpu.xcr0);
-        xsave(unit.name + ".cpu.xss", offer_.xss, cpu.xss);
+    if (unit.type == state::Meta<state::Cpu>::id) {
+        const auto* const cpu = static_cast<const state::Cpu*>(value.get());
+        xsave(unit.name + ".xcr0", offer_.xcr0, cpu->xcr0);
+        xsave(unit.name + ".xss", offer_.xss, cpu->xss);
     }
 }
 

@@ -72,7 +72,7 @@ struct Stop {
 
 /// One state unit (design.md, "The snapshot").
 struct Unit {
-    std::string name;             ///< "config", "machine", "vcpu[0]", "uart[0]", …
+    std::string name;             ///< "config", "machine", "vcpu[0].cpu", "uart[0]", …
     u64 type = 0;                 ///< Cap'n Proto id of its struct
     std::vector<std::byte> bytes; ///< canonical
 

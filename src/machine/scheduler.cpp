@@ -248,6 +248,11 @@ std::optional<Stop> Machine::Impl::handle(const hv::Exit& exit, bool progressed)
                               s.ending = state::Ending::triple_fault;
                               return std::nullopt;
                           },
+                          [](const hv::Refused& refused) -> Answer {
+                              // load_units() settles every vCPU and hands its failure on.
+                              CHECK(refused.reason.empty());
+                              return std::nullopt;
+                          },
                       },
                       exit);
 }

@@ -28,7 +28,16 @@ void for_each_unit(C& contents, const Visit& visit) {
     visit("config", contents.config);
     visit("machine", contents.machine);
     for (std::size_t i = 0; i < contents.vcpus.size(); ++i) {
-        visit("vcpu[" + std::to_string(i) + "]", contents.vcpus[i]);
+        auto& vcpu = contents.vcpus[i];
+        const std::string prefix = "vcpu[" + std::to_string(i) + "].";
+        visit(prefix + "model", vcpu.model);
+        visit(prefix + "cpu", vcpu.cpu);
+        visit(prefix + "lapic", vcpu.lapic);
+        visit(prefix + "events", vcpu.events);
+        visit(prefix + "msrs", vcpu.msrs);
+        visit(prefix + "pmu", vcpu.pmu);
+        visit(prefix + "vmcs01", vcpu.vmcs01);
+        visit(prefix + "nested", vcpu.nested);
     }
     visit("pit", contents.board.pit);
     visit("rtc", contents.board.rtc);
@@ -115,7 +124,7 @@ Result<> Machine::load_units(std::span<const Unit> units) {
     auto board = std::make_unique<Board>(m.board_config(), m);
     TRY(board->load(contents.board), "loading the board");
     for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
-        TRY(m.vcpus[i]->load(contents.vcpus[i]), "unit vcpu[" + std::to_string(i) + "]");
+        TRY(m.vcpus[i]->load(contents.vcpus[i]), "loading vcpu[" + std::to_string(i) + "]");
     }
     m.s = contents.machine;
     m.board = std::move(board);

@@ -107,14 +107,14 @@ class Snapshots(vm.VmTest):
         listed = self.json("snap", "ls")
         self.assertEqual([(e["tag"], e["machine"], e["count"]) for e in listed], [("a", "origin", 2000000)])
         shown = self.json("snap", "show", "a")
-        self.assertIn("vcpu[0]", [u["name"] for u in shown["units"]])
-        self.assertIn("vcpu[0]", self.vm("snap", "show", "a").stdout.decode())
+        self.assertIn("vcpu[0].cpu", [u["name"] for u in shown["units"]])
+        self.assertIn("vcpu[0].cpu", self.vm("snap", "show", "a").stdout.decode())
         self.assertEqual(shown["machineDigest"], self.vm("digest", "a").stdout.decode().strip())
 
     def test_state_is_decoded_unit_by_unit(self):
         whole = self.json("state", "decode", "a")
         self.assertEqual(whole["machine"]["count"], 2000000)
-        self.assertIn("rip", whole["vcpu[0]"]["cpu"])
+        self.assertIn("rip", whole["vcpu[0].cpu"])
         one = self.json("state", "decode", "a", "--unit", "config")
         self.assertEqual(list(one), ["config"])
         self.vm("state", "decode", "a", "--unit", "toaster", status=USAGE)

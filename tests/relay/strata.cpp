@@ -64,8 +64,10 @@ Moment look(const machine::Machine& machine) {
     const auto units = machine.units();
     Moment moment;
     moment.machine = decode_unit<state::Machine>(units, "machine");
-    moment.owner =
-        decode_unit<state::Vcpu>(units, "vcpu[" + std::to_string(moment.machine.owner) + "]");
+    const std::string prefix = "vcpu[" + std::to_string(moment.machine.owner) + "].";
+    moment.owner.cpu = decode_unit<state::Cpu>(units, prefix + "cpu");
+    moment.owner.lapic = decode_unit<state::Lapic>(units, prefix + "lapic");
+    moment.owner.events = decode_unit<state::PendingEvents>(units, prefix + "events");
     moment.turn = machine.config().turn;
     return moment;
 }

@@ -18,11 +18,11 @@ class FindingsTest : public testing::Test {
 protected:
     void SetUp() override {
         contract_ = *contract_of(state::MachineConfig{});
-        vcpu_.cpu.xcr0 = 7;
+        cpu_.xcr0 = 7;
     }
     std::vector<Finding> ask() {
         const std::vector<snapshot::Unit> units{
-            {"vcpu[0]", state::Meta<state::Vcpu>::id, state::encode(vcpu_)}};
+            {"vcpu[0].cpu", state::Meta<state::Cpu>::id, state::encode(cpu_)}};
         return findings(encode_contract(contract_), units, offer_);
     }
     std::vector<std::string> paths() {
@@ -36,7 +36,7 @@ protected:
 
     HostOffer offer_ = this_host();
     state::MachineContract contract_;
-    state::Vcpu vcpu_;
+    state::Cpu cpu_;
 };
 
 using Paths = std::vector<std::string>;
@@ -75,8 +75,8 @@ TEST_F(FindingsTest, AnMsrThatIsNotKnownIsNamed) {
 }
 
 TEST_F(FindingsTest, AComponentWithoutAPlaceInTheStateIsNamed) {
-    vcpu_.cpu.xcr0 |= avx512_opmask;
-    vcpu_.cpu.xss = u64{1} << 40;
+    cpu_.xcr0 |= avx512_opmask;
+    cpu_.xss = u64{1} << 40;
     const auto found = ask();
     ASSERT_EQ(found.size(), 2U);
     EXPECT_EQ(found[0].path, "vcpu[0].cpu.xcr0");
@@ -94,11 +94,11 @@ TEST_F(FindingsTest, AnUnknownUnitIsNamedWithItsType) {
 
 TEST_F(FindingsTest, AUnitThatCannotBeReadIsAFindingAndNotTheEnd) {
     const std::vector<snapshot::Unit> units{
-        {"vcpu[0]", state::Meta<state::Vcpu>::id, std::vector<std::byte>(8, std::byte{0xff})},
+        {"vcpu[0].cpu", state::Meta<state::Cpu>::id, std::vector<std::byte>(8, std::byte{0xff})},
         {"toaster", 1, {}}};
     const auto found = findings(encode_contract(contract_), units, offer_);
     ASSERT_EQ(found.size(), 2U);
-    EXPECT_EQ(found[0].path, "unit vcpu[0]");
+    EXPECT_EQ(found[0].path, "unit vcpu[0].cpu");
     EXPECT_EQ(found[1].path, "unit toaster");
 }
 

@@ -1,0 +1,167 @@
+// Saves and loads a vCPU as state units (design rule 3).
+//
+// Units come in any order, so each is checked by itself when it is set, and what belongs together
+// is checked once all are there: by settle(), at the latest when the vCPU runs. settle() also turns
+// what was saved into what runs: the event to be injected, controls, decoded modes.
+#include <fmt/format.h>
+
+#include "engine/arch/bits.hpp"
+#include "engine/hypervisor/vcpu_impl.hpp"
+
+namespace nestor::hv {
+
+namespace {
+
+constexpr u32 valid_bit = bit<u32>(31);
+constexpr u32 error_bit = bit<u32>(11);
+
+Failure wrong(VcpuIndex index, const char* unit, const char* what) {
+    return fail(ErrorCode::corrupt, fmt::format("vcpu[{}].{}: {}", index.value(), unit, what));
+}
+
+/// SDM 3C table 25-17, without the reserved type.
+u32 entry_info(const cpu::Event& e) {
+    return u32{e.vector} | static_cast<u32>(e.type) << 8 | (e.has_error ? error_bit : 0) |
+           valid_bit;
+}
+
+bool valid_info(u32 info) {
+    const u32 type = info >> 8 & 7;
+    const u32 vector = info & 0xff;
+    if ((info & valid_bit) == 0) {
+        return info == 0;
+    }
+    return (info & 0x7ffff000) == 0 && type != 1 && type != 7 && (type != 2 || vector == 2) &&
+           (type != 3 || vector < 32) && ((info & error_bit) == 0 || type == 3);
+}
+
+cpu::Event event_of(const state::PendingEvents& from) {
+    cpu::Event e;
+    e.vector = static_cast<u8>(from.injected_info);
+    e.type = static_cast<cpu::EventType>(from.injected_info >> 8 & 7);
+    e.has_error = (from.injected_info & error_bit) != 0;
+    e.error = from.injected_error;
+    e.instruction_length = from.injected_length;
+    return e;
+}
+
+} // namespace
+
+state::Vcpu Vcpu::Impl::save() const {
+    state::Vcpu out;
+    out.model.cpuid = cpuid;
+    out.cpu = cpu.s;
+    out.lapic = lapic.state();
+    out.events = events;
+    out.msrs = msrs;
+    out.pmu = pmu.state();
+    out.vmcs01 = vmcs01;
+    out.nested = nested;
+    if (unsettled) {
+        return out; // what was loaded, as it was
+    }
+    out.events.injected_info = cpu.injected ? entry_info(*cpu.injected) : 0;
+    out.events.injected_error = cpu.injected ? cpu.injected->error : 0;
+    out.events.injected_length = cpu.injected ? cpu.injected->instruction_length : u8{0};
+    return out;
+}
+
+Result<> Vcpu::Impl::settle() {
+    unsettled = false;
+    cpu.controls = {};
+    cpu.rehydrate();
+    outside = {};
+    if (events.injected_info != 0) {
+        cpu.inject(event_of(events));
+    }
+    set_controls();
+    return {};
+}
+
+// --- the contract -------------------------------------------------------------------------------
+
+state::Vcpu Vcpu::save() const {
+    impl_->cpu.materialize();
+    return impl_->save();
+}
+
+Result<> Vcpu::load(const state::CpuModel& from) {
+    if (from.cpuid != impl_->cpuid) {
+        return fail(
+            ErrorCode::incompatible,
+            fmt::format("vcpu[{}].model: field cpuid: differs from this machine's CPU model",
+                        impl_->config.index.value()),
+            "restore with the CPU model that the machine was made with");
+    }
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Cpu& from) {
+    impl_->cpu.s = from;
+    impl_->cpu.lazy.kind = cpu::FlagKind::eager;
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Lapic& from) {
+    TRY(impl_->lapic.load(from), fmt::format("vcpu[{}].lapic", impl_->config.index.value()));
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::PendingEvents& from) {
+    if (from.nmi_count > 2) {
+        return wrong(impl_->config.index, "events", "field nmiCount: more than 2");
+    }
+    if (!valid_info(from.injected_info)) {
+        return wrong(impl_->config.index, "events", "field injectedInfo: no event is like that");
+    }
+    impl_->events = from;
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Msrs& from) {
+    impl_->msrs = from;
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Pmu& from) {
+    impl_->pmu.load(from);
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Vmcs& vmcs01) {
+    impl_->vmcs01 = vmcs01;
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Nested& from) {
+    const VcpuIndex index = impl_->config.index;
+    if (from.vmxon || from.guest_mode || from.smm.vmxon || from.smm.guest_mode) {
+        return wrong(index, "nested", "VMX operation on a CPU model without VMX");
+    }
+    impl_->nested = from;
+    impl_->unsettled = true;
+    return {};
+}
+
+Result<> Vcpu::load(const state::Vcpu& from) {
+    TRY(load(from.model));
+    TRY(load(from.cpu));
+    TRY(load(from.lapic));
+    TRY(load(from.events));
+    TRY(load(from.msrs));
+    TRY(load(from.pmu));
+    TRY(load(from.vmcs01));
+    TRY(load(from.nested));
+    return settle();
+}
+
+Result<> Vcpu::settle() { return impl_->settle(); }
+
+} // namespace nestor::hv

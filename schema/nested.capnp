@@ -1,0 +1,59 @@
+# Nested state of one vCPU: what L0 keeps for an L1 that runs VMX (design rule 3).
+#
+# vmcs02, merged bitmaps and resolved pages are derived and not here. L2's registers are those of the
+# unit `cpu` while L2 is active.
+
+@0x8f6d21c09be4a753;
+
+using A = import "annotations.capnp";
+using Vmcs = import "vmcs.capnp".Vmcs;
+
+struct Vmcs01Updates {
+  # What L0 wants to change in vmcs01 while vmcs02 is current. Consumed at nested VM exit, in this
+  # order, after vmcs01 is current again and before an interrupt is acknowledged.
+  virtualApicMode @0 :Bool;
+  # L1's APIC was disabled, enabled or moved between xAPIC and x2APIC mode.
+  tprThreshold @1 :Bool;
+  # L1's task priority decides what it may take next.
+  dirtyLogging @2 :Bool;
+  # Page-modification logging is to be switched on or off.
+  apicAccessPage @3 :Bool;
+  # L1's APIC page moved.
+  apicvStatus @4 :Bool;
+  # An inhibit of APICv came or went.
+  isrRefresh @5 :Bool;
+  # SVI is to follow L1's highest in-service vector.
+}
+
+struct SmmNested {
+  # What VMX was when an SMI came (SDM 3C 32.14); RSM goes back to it.
+  vmxon @0 :Bool;
+  guestMode @1 :Bool;
+}
+
+struct Nested {
+  vmxon @0 :Bool;
+  # VMX operation: between VMXON and VMXOFF.
+  vmxonPointer @1 :UInt64 = 0xffffffffffffffff $A.hex;
+  current @2 :UInt64 = 0xffffffffffffffff $A.hex;
+  # Guest-physical address of the current vmcs12; all ones when there is none.
+  vmcs12 @3 :Vmcs;
+  # Content of the current vmcs12: memory has it only after VMCLEAR or another VMPTRLD.
+  shadow @4 :Vmcs;
+  # While L2 is active: the VMCS that its link pointer names, for L2's own VMREAD and VMWRITE.
+  guestMode @5 :Bool;
+  # L2 is active.
+  runPending @6 :Bool;
+  # L2 was entered and no instruction or event of it has begun yet.
+  mtfPending @7 :Bool;
+  # A monitor-trap-flag exit waits for its boundary.
+  timerDeadline @8 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
+  # When the VMX preemption timer expires; all ones while it does not run.
+  smm @9 :SmmNested;
+  vmcs01Updates @10 :Vmcs01Updates;
+  pagesNeeded @11 :Bool;
+  # Request, served first on the next run: pages of L1 that vmcs02 names have to be found again. Set
+  # in every vCPU that was saved with L2 active.
+  apicvUpdate @12 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
+  # Request: APICv's inhibits have to be looked at. A fresh vCPU starts with it.
+}
