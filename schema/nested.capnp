@@ -1,7 +1,8 @@
 # Nested state of one vCPU: what L0 keeps for an L1 that runs VMX (design rule 3).
 #
-# vmcs02, merged bitmaps and resolved pages are derived and not here. L2's registers are those of the
-# unit `cpu` while L2 is active.
+# vmcs02 is derived and not here. L2's registers are those of the unit `cpu` while L2 is active; an
+# event that VM entry still has to inject is in the unit `events`. What a VMCS names by address is
+# read in guest memory when it is needed, so nothing of it is state.
 
 @0x8f6d21c09be4a753;
 
@@ -36,24 +37,17 @@ struct Nested {
   # VMX operation: between VMXON and VMXOFF.
   vmxonPointer @1 :UInt64 = 0xffffffffffffffff $A.hex;
   current @2 :UInt64 = 0xffffffffffffffff $A.hex;
-  # Guest-physical address of the current vmcs12; all ones when there is none.
+  # Guest-physical address of the current VMCS; all ones when there is none.
   vmcs12 @3 :Vmcs;
-  # Content of the current vmcs12: memory has it only after VMCLEAR or another VMPTRLD.
-  shadow @4 :Vmcs;
-  # While L2 is active: the VMCS that its link pointer names, for L2's own VMREAD and VMWRITE.
-  guestMode @5 :Bool;
+  # Content of the current VMCS: memory has it only after VMCLEAR or another VMPTRLD.
+  guestMode @4 :Bool;
   # L2 is active.
-  runPending @6 :Bool;
-  # L2 was entered and no instruction or event of it has begun yet.
-  mtfPending @7 :Bool;
+  mtfPending @5 :Bool;
   # A monitor-trap-flag exit waits for its boundary.
-  timerDeadline @8 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
+  timerDeadline @6 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
   # When the VMX preemption timer expires; all ones while it does not run.
-  smm @9 :SmmNested;
-  vmcs01Updates @10 :Vmcs01Updates;
-  pagesNeeded @11 :Bool;
-  # Request, served first on the next run: pages of L1 that vmcs02 names have to be found again. Set
-  # in every vCPU that was saved with L2 active.
-  apicvUpdate @12 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
+  smm @7 :SmmNested;
+  vmcs01Updates @8 :Vmcs01Updates;
+  apicvUpdate @9 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
   # Request: APICv's inhibits have to be looked at. A fresh vCPU starts with it.
 }
