@@ -12,6 +12,33 @@
 
 namespace nestor::cpu {
 
+namespace {
+
+/// From so many pages on, dropping all fast paths at once is cheaper than page by page.
+constexpr u64 many_pages = 16;
+
+/// First index from `i` on whose byte is not clean. Looks at eight bytes at a time.
+u64 next_written(const u8* state, u64 i, u64 end) {
+    constexpr u64 all_clean = page_state::clean * 0x0101010101010101;
+    while (i < end) {
+        u64 word = 0;
+        if (i + sizeof word <= end) {
+            std::memcpy(&word, state + i, sizeof word);
+            if ((word & all_clean) == all_clean) {
+                i += sizeof word;
+                continue;
+            }
+        }
+        if ((state[i] & page_state::clean) == 0) {
+            return i;
+        }
+        ++i;
+    }
+    return end;
+}
+
+} // namespace
+
 void GuestMemory::add_region(const Region& region) {
     CHECK(((region.start.value() | region.size) & page_mask) == 0);
     for (const Region& other : regions_) {
@@ -29,6 +56,64 @@ void GuestMemory::set_state(Gfn gfn, u8 state_bits) {
     const bool newly_unreadable = (state_bits & ~before & page_state::absent) != 0;
     if (watcher_ != nullptr && (before == 0 || newly_unreadable)) {
         watcher_->drop_fast_paths(gfn);
+    }
+}
+
+std::vector<PageRun> GuestMemory::take_written() {
+    std::vector<PageRun> written;
+    std::vector<Gfn> restricted; // had fast paths for writing
+    for (const Region& region : regions_) {
+        const u64 pages = region.size >> page_shift;
+        const Gfn base = gfn_of(region.start);
+        for (u64 i = next_written(region.state, 0, pages); i < pages;) {
+            const u64 first = i;
+            for (; i < pages && (region.state[i] & page_state::clean) == 0; ++i) {
+                if (region.state[i] == 0 && restricted.size() < many_pages) {
+                    restricted.push_back(base + i);
+                }
+                region.state[i] |= page_state::clean;
+            }
+            written.push_back({base + first, i - first});
+            i = next_written(region.state, i, pages);
+        }
+    }
+    if (watcher_ == nullptr) {
+        return written;
+    }
+    if (restricted.size() == many_pages) {
+        watcher_->drop_all_fast_paths();
+    } else {
+        for (const Gfn gfn : restricted) {
+            watcher_->drop_fast_paths(gfn);
+        }
+    }
+    return written;
+}
+
+std::span<u8> GuestMemory::states(const PageRun& run) const {
+    const Region* const region = find(gpa_of(run.first));
+    CHECK(region != nullptr, {run.first.value()});
+    const u64 offset = run.first - gfn_of(region->start);
+    CHECK(run.count <= (region->size >> page_shift) - offset, {run.first.value(), run.count});
+    return {region->state + offset, run.count};
+}
+
+void GuestMemory::freeze(std::span<const PageRun> pages) {
+    for (const PageRun& run : pages) {
+        for (u8& state : states(run)) {
+            state |= page_state::cow;
+        }
+    }
+    if (watcher_ != nullptr && !pages.empty()) {
+        watcher_->drop_all_fast_paths();
+    }
+}
+
+void GuestMemory::thaw(std::span<const PageRun> pages) {
+    for (const PageRun& run : pages) {
+        for (u8& state : states(run)) {
+            state &= static_cast<u8>(~page_state::cow);
+        }
     }
 }
 

@@ -138,6 +138,12 @@ void Package::entry_changed(const TablePage& table, unsigned entry) {
     }
 }
 
+void Package::drop_all_fast_paths() {
+    for (Cpu* cpu : cpus_) {
+        cpu->flush_tlb();
+    }
+}
+
 void Package::drop_fast_paths(Gfn gfn) {
     const GuestMemory::Page page = memory_.page(gfn);
     const bool all = (*page.state & page_state::absent) != 0;

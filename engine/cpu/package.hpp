@@ -75,6 +75,7 @@ private:
     void detach(Cpu* cpu) { std::erase(cpus_, cpu); }
     void before_write(Gpa address, const u8* data, unsigned size) override;
     void drop_fast_paths(Gfn page) override;
+    void drop_all_fast_paths() override;
     void table_changes(Gpa address, const u8* data, unsigned size);
     void entry_changed(const TablePage& table, unsigned index);
 
