@@ -122,6 +122,14 @@ struct AcpiPm $A.rank(25) {
   control @2 :UInt16 = 1 $A.hex;
   timerSeen @3 :UInt64;
   # Half turns of the 24-bit timer that have set TMR_STS.
+  eventStatus @4 :UInt8 $A.hex;
+  # GPE0_STS: general-purpose events that were raised.
+  eventEnable @5 :UInt8 $A.hex;
+}
+
+struct VmGeneration $A.rank(26) {
+  # Microsoft's virtual machine generation ID: which copy of a machine this is.
+  id @0 :Data $A.fixed(16) $A.hex;
 }
 
 struct Keyboard $A.rank(35) {
@@ -135,7 +143,8 @@ struct Keyboard $A.rank(35) {
 }
 
 struct PciHost $A.rank(60) {
-  # Configuration mechanism #1 in front of an empty bus, and the reset control register.
+  # Configuration mechanism #1, the host bridge behind it, which has nothing to set, and the reset
+  # control register.
   address @0 :UInt32 $A.hex;
   resetControl @1 :UInt8 $A.hex;
 }

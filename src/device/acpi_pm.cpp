@@ -1,8 +1,8 @@
 // ACPI fixed hardware.
 //
-// Owns PM1_STS, PM1_EN, PM1_CNT and which half turns of the PM timer were reported. The timer is a
-// function of ticks. TMR_STS is set whenever bit 23 of the timer changes (ACPI 6.4, 4.8.3.3), which
-// makes a deadline only while TMR_EN asks for it.
+// Owns PM1_STS, PM1_EN, PM1_CNT, GPE0_STS, GPE0_EN and which half turns of the PM timer were
+// reported. The timer is a function of ticks. TMR_STS is set whenever bit 23 of the timer changes
+// (ACPI 6.4, 4.8.3.3), which makes a deadline only while TMR_EN asks for it.
 #include "src/device/acpi_pm.hpp"
 
 #include <algorithm>
@@ -43,6 +43,7 @@ u8 AcpiPm::read(unsigned offset, Ticks now) {
         value = static_cast<u32>(timer_.cycles(now)) & mask<u32>(timer_bits - 1, 0);
         break;
     default:
+        value = s_.event_status | u32{s_.event_enable} << 8;
         break;
     }
     return static_cast<u8>(value >> shift);
@@ -68,6 +69,13 @@ bool AcpiPm::write(unsigned offset, u8 value, Ticks now) {
                     (placed & control_sleep_type) >> sleep_type_shift == sleep_type_s5;
         break;
     }
+    case 6: // one byte each: a write to the status clears what it names (4.8.4.1.1)
+        if (shift == 0) {
+            s_.event_status &= static_cast<u8>(~value);
+        } else {
+            s_.event_enable = value;
+        }
+        break;
     default: // the timer is read-only
         break;
     }
@@ -77,7 +85,11 @@ bool AcpiPm::write(unsigned offset, u8 value, Ticks now) {
 
 void AcpiPm::press_power_button() { s_.status |= power_button_status; }
 
-bool AcpiPm::irq() const { return (s_.status & s_.enable & status_bits) != 0; }
+void AcpiPm::raise_event(unsigned number) { s_.event_status |= bit<u8>(number); }
+
+bool AcpiPm::irq() const {
+    return (s_.status & s_.enable & status_bits) != 0 || (s_.event_status & s_.event_enable) != 0;
+}
 
 void AcpiPm::advance(Ticks now) {
     const u64 half_turns = timer_.cycles(now) >> (timer_bits - 1);

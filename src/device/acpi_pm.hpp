@@ -1,4 +1,5 @@
-// ACPI fixed hardware: PM1a event and control block and the PM timer (ACPI 6.4, 4.8.3).
+// ACPI fixed hardware: PM1a event and control block, the PM timer and eight general-purpose events
+// (ACPI 6.4, 4.8.3 and 4.8.4).
 #pragma once
 
 #include "engine/state/board.hpp"
@@ -8,11 +9,13 @@
 
 namespace nestor::device {
 
-/// Sixteen ports from `port`: PM1_STS +0, PM1_EN +2, PM1_CNT +4, PM_TMR +8 (24 bits). The machine
-/// is always in ACPI mode: SCI_EN reads as one and there is no SMI command port.
+/// Sixteen ports from `port`: PM1_STS +0, PM1_EN +2, PM1_CNT +4, PM_TMR +8 (24 bits), GPE0_STS +12,
+/// GPE0_EN +13. The machine is always in ACPI mode: SCI_EN reads as one and there is no SMI command
+/// port.
 class AcpiPm final {
 public:
     static constexpr u16 port = 0x600;
+    static constexpr u16 event_port = port + 12;
     static constexpr u64 timer_hz = 3579545;
     static constexpr unsigned sci_irq = 9;
     static constexpr u8 sleep_type_s5 = 5;
@@ -25,6 +28,8 @@ public:
     bool write(unsigned offset, u8 value, Ticks now);
     /// The fixed power button was pressed.
     void press_power_button();
+    /// General-purpose event 0 to 7 happened.
+    void raise_event(unsigned number);
     /// Level of the SCI.
     [[nodiscard]] bool irq() const;
     [[nodiscard]] Ticks next_deadline() const { return deadline_; }

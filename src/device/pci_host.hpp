@@ -1,4 +1,5 @@
-// PCI configuration mechanism #1 in front of an empty bus, and the reset control register 0xcf9.
+// PCI configuration mechanism #1 with a host bridge and nothing else, and the reset control
+// register 0xcf9.
 #pragma once
 
 #include "engine/state/board.hpp"
@@ -6,7 +7,8 @@
 
 namespace nestor::device {
 
-/// Ports 0xcf8 to 0xcff. Every function answers with all ones: there is none (PCI 2.3, 3.2.2.3).
+/// Ports 0xcf8 to 0xcff. Function 00:00.0 is a host bridge, which is how operating systems know
+/// that the mechanism works; all others answer with all ones: there is none (PCI 2.3, 3.2.2.3).
 class PciHost final {
 public:
     [[nodiscard]] u32 read(u16 port, unsigned size) const;

@@ -237,6 +237,17 @@ void Rtc::set_time(Ticks now, u64 ticks_into_second) {
     s_.seen_seconds = s_.base_seconds;
 }
 
+void Rtc::set_seconds(i64 seconds, Ticks now) {
+    advance(now);
+    s_.base_seconds = seconds;
+    s_.base_tick = now.value();
+    s_.seen_seconds = seconds;
+    if (stopped()) {
+        show_time(now);
+    }
+    update_deadline();
+}
+
 void Rtc::restart_periodic(Ticks now) {
     s_.periodic_base = now.value();
     s_.periodic_seen = 0;

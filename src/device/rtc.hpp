@@ -28,6 +28,9 @@ public:
     /// When an enabled interrupt is due next.
     [[nodiscard]] Ticks next_deadline() const { return deadline_; }
     void advance(Ticks now);
+    /// What the clock shows, in seconds since 1970, and sets it.
+    [[nodiscard]] i64 seconds(Ticks now) const;
+    void set_seconds(i64 seconds, Ticks now);
 
     /// The RESET pin: interrupts off; time and RAM are kept by the battery.
     void reset();
@@ -36,7 +39,6 @@ public:
 
 private:
     [[nodiscard]] bool stopped() const;
-    [[nodiscard]] i64 seconds(Ticks now) const;
     [[nodiscard]] Ticks tick_of_second(i64 second) const;
     [[nodiscard]] u64 periodic_hz() const;
     [[nodiscard]] u64 periods(Ticks now) const;

@@ -1,9 +1,9 @@
 // The machine's ACPI tables.
 //
 // Builds what a PC without PCI needs: fixed hardware at the ports of device::AcpiPm, reset through
-// 0xcf9, one I/O APIC, a serial port and S5. The FADT says that there is no 8042, no VGA and no
-// SMI command port, so operating systems neither probe for those nor switch modes. There is no
-// HPET and no PCI root: nothing in the DSDT claims one.
+// 0xcf9, one I/O APIC, a serial port, the VM generation ID with its event and S5. The FADT says
+// that there is no 8042, no VGA and no SMI command port, so operating systems neither probe for
+// those nor switch modes. There is no HPET and no PCI root: nothing in the DSDT claims one.
 #include "src/machine/acpi.hpp"
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "src/base/check.hpp"
 #include "src/device/acpi_pm.hpp"
 #include "src/device/io_apic.hpp"
+#include "src/device/vm_generation.hpp"
 #include "src/machine/aml.hpp"
 
 namespace nestor::machine {
@@ -67,8 +68,20 @@ Bytes finish(Bytes out) {
 
 void append(Bytes& out, const Bytes& more) { out.insert(out.end(), more.begin(), more.end()); }
 
+/// As Microsoft's specification has it; Linux finds it by either name.
+aml::Term generation_device() {
+    using namespace aml;
+    const u64 at = device::VmGeneration::base;
+    return aml::device("VGEN",
+                       {name("_HID", string("VMGENCTR")), name("_CID", string("VM_Gen_Counter")),
+                        name("_DDN", string("VM_Gen_Counter")),
+                        name("ADDR", package({integer(at & 0xffffffff), integer(at >> 32)}))});
+}
+
 Bytes dsdt() {
     using namespace aml;
+    static_assert(device::VmGeneration::event == 0);
+    constexpr const char* event_method = "_E00"; // edge: the status is cleared before it runs
     Bytes out = table("DSDT", 2, header_size);
     append(out,
            name("_S5", package({integer(device::AcpiPm::sleep_type_s5),
@@ -84,7 +97,9 @@ Bytes dsdt() {
                              name("_CRS", resource_template({io_ports(0x3f8, 8), irq(4)}))}),
                 aml::device("RTC0", {name("_HID", eisa_id("PNP0B00")), present,
                                      name("_CRS", resource_template({io_ports(0x70, 2), irq(8)}))}),
+                generation_device(),
             }));
+    append(out, scope("_GPE", {method(event_method, {notify("_SB", "VGEN", 0x80)})}));
     return finish(std::move(out));
 }
 
@@ -121,16 +136,18 @@ Bytes fadt(u64 facs, u64 dsdt_at) {
     put(out, 36, facs, 4);
     put(out, 40, dsdt_at, 4);
     put(out, 46, AcpiPm::sci_irq, 2);
-    put(out, 56, AcpiPm::port, 4);     // PM1a_EVT_BLK
-    put(out, 64, AcpiPm::port + 4, 4); // PM1a_CNT_BLK
-    put(out, 76, AcpiPm::port + 8, 4); // PM_TMR_BLK
-    out[88] = 4;                       // PM1_EVT_LEN
-    out[89] = 2;                       // PM1_CNT_LEN
-    out[91] = 4;                       // PM_TMR_LEN
-    put(out, 96, 0xfff, 2);            // no C2
-    put(out, 98, 0xfff, 2);            // no C3
-    out[108] = 0x32;                   // century byte in CMOS RAM
-    put(out, 109, bit(0) | bit(2), 2); // legacy devices, no VGA, no 8042
+    put(out, 56, AcpiPm::port, 4);       // PM1a_EVT_BLK
+    put(out, 64, AcpiPm::port + 4, 4);   // PM1a_CNT_BLK
+    put(out, 76, AcpiPm::port + 8, 4);   // PM_TMR_BLK
+    out[88] = 4;                         // PM1_EVT_LEN
+    out[89] = 2;                         // PM1_CNT_LEN
+    out[91] = 4;                         // PM_TMR_LEN
+    put(out, 80, AcpiPm::event_port, 4); // GPE0_BLK
+    out[92] = 2;                         // GPE0_BLK_LEN: a byte of status, a byte of enables
+    put(out, 96, 0xfff, 2);              // no C2
+    put(out, 98, 0xfff, 2);              // no C3
+    out[108] = 0x32;                     // century byte in CMOS RAM
+    put(out, 109, bit(0) | bit(2), 2);   // legacy devices, no VGA, no 8042
     // WBINVD, C1 on all processors, no sleep button, no RTC wake, reset register.
     put(out, 112, bit(0) | bit(2) | bit(5) | bit(6) | bit(10), 4);
     put_port(out, 116, 0xcf9, 8, 1);
@@ -140,6 +157,7 @@ Bytes fadt(u64 facs, u64 dsdt_at) {
     put_port(out, 148, AcpiPm::port, 32, 2);
     put_port(out, 172, AcpiPm::port + 4, 16, 2);
     put_port(out, 208, AcpiPm::port + 8, 32, 3);
+    put_port(out, 220, AcpiPm::event_port, 16, 1);
     return finish(std::move(out));
 }
 

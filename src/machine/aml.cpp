@@ -5,6 +5,8 @@
 // has to be found before it can be written.
 #include "src/machine/aml.hpp"
 
+#include <algorithm>
+
 #include "src/base/check.hpp"
 
 namespace nestor::machine::aml {
@@ -16,12 +18,16 @@ constexpr u8 name_op = 0x08;
 constexpr u8 byte_prefix = 0x0a;
 constexpr u8 word_prefix = 0x0b;
 constexpr u8 dword_prefix = 0x0c;
+constexpr u8 string_prefix = 0x0d;
 constexpr u8 qword_prefix = 0x0e;
 constexpr u8 scope_op = 0x10;
 constexpr u8 buffer_op = 0x11;
 constexpr u8 package_op = 0x12;
+constexpr u8 method_op = 0x14;
+constexpr u8 dual_name_prefix = 0x2e;
 constexpr u8 ext_op_prefix = 0x5b;
 constexpr u8 device_op = 0x82;
+constexpr u8 notify_op = 0x86;
 
 void append(Term& out, const Term& term) { out.insert(out.end(), term.begin(), term.end()); }
 
@@ -83,6 +89,13 @@ Term integer(u64 value) {
     return value <= 0xffffffff ? prefixed(dword_prefix, 4) : prefixed(qword_prefix, 8);
 }
 
+Term string(std::string_view text) {
+    Term out(text.size() + 2);
+    out.front() = string_prefix;
+    std::copy(text.begin(), text.end(), out.begin() + 1);
+    return out;
+}
+
 Term eisa_id(std::string_view id) {
     CHECK(id.size() == 7, {id.size()});
     const auto letter = [id](unsigned i) { return static_cast<u32>(id[i] - '@') & 31; };
@@ -113,6 +126,19 @@ Term device(std::string_view name, std::initializer_list<Term> terms) {
 
 Term scope(std::string_view name, std::initializer_list<Term> terms) {
     return joined({{scope_op}, with_length(joined({{'\\'}, name_segment(name), joined(terms)}))});
+}
+
+Term method(std::string_view name, std::initializer_list<Term> terms) {
+    constexpr u8 no_arguments = 0;
+    return joined(
+        {{method_op}, with_length(joined({name_segment(name), {no_arguments}, joined(terms)}))});
+}
+
+Term notify(std::string_view scope, std::string_view name, u8 value) {
+    return joined({{notify_op, '\\', dual_name_prefix},
+                   name_segment(scope),
+                   name_segment(name),
+                   integer(value)});
 }
 
 Term io_ports(u16 first, u8 count) {

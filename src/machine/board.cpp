@@ -97,7 +97,9 @@ Board::Board(const Config& config, device::MessageSink& sink)
                                                   .start_time = config.start_time,
                                                   .memory_below_4g = memory_below_4g(config.memory),
                                                   .memory_above_4g = memory_above_4g(config.memory),
-                                                  .cpus = config.cpus}) {}
+                                                  .cpus = config.cpus}) {
+    vm_generation_.set(config.generation);
+}
 
 u8 Board::read_byte(u16 port, Ticks now) {
     switch (port_table[port]) {
@@ -194,8 +196,12 @@ BoardEvent Board::write_port(u16 port, unsigned size, u32 value, Ticks now) {
 }
 
 u64 Board::read_mmio(Gpa address, unsigned size) const {
-    const u64 offset = address.value() - device::IoApic::base;
-    const u64 value = offset < page_size ? io_apic_.read(static_cast<u32>(offset)) : ~u64{0};
+    u64 value = ~u64{0};
+    if (const u64 at = address.value() - device::IoApic::base; at < page_size) {
+        value = io_apic_.read(static_cast<u32>(at));
+    } else if (const u64 id = address.value() - device::VmGeneration::base; id < page_size) {
+        value = vm_generation_.read(static_cast<u32>(id), size);
+    }
     return value & low_bytes(size);
 }
 
@@ -259,6 +265,18 @@ void Board::press_power_button() {
     update_lines();
 }
 
+void Board::set_generation(const device::VmGeneration::Id& id) {
+    vm_generation_.set(id);
+    acpi_pm_.raise_event(device::VmGeneration::event);
+    update_lines();
+}
+
+void Board::set_clock(i64 seconds, Ticks now) {
+    rtc_.set_seconds(seconds, now);
+    update_lines();
+}
+
+/// The generation ID stays: the machine is the same one.
 void Board::reset(Ticks now) {
     acpi_pm_.reset(now);
     fw_cfg_.reset();
@@ -300,7 +318,8 @@ BoardState Board::save() const {
             .pit = pit_.save(),
             .rtc = rtc_.save(),
             .test_device = test_device_.save(),
-            .uart = uart_.save()};
+            .uart = uart_.save(),
+            .vm_generation = vm_generation_.save()};
 }
 
 Result<> Board::load(const BoardState& from) {
@@ -314,6 +333,7 @@ Result<> Board::load(const BoardState& from) {
     TRY(rtc_.load(from.rtc), "rtc");
     TRY(test_device_.load(from.test_device), "test_device");
     TRY(uart_.load(from.uart), "uart");
+    vm_generation_.load(from.vm_generation);
     return {};
 }
 

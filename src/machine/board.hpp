@@ -15,6 +15,7 @@
 #include "src/device/rtc.hpp"
 #include "src/device/test_device.hpp"
 #include "src/device/uart.hpp"
+#include "src/device/vm_generation.hpp"
 
 namespace nestor::machine {
 
@@ -37,6 +38,7 @@ struct BoardState {
     state::Rtc rtc;
     state::TestDevice test_device;
     state::Uart uart;
+    state::VmGeneration vm_generation;
 };
 
 class Board final {
@@ -46,6 +48,7 @@ public:
         i64 start_time = 0;
         u64 memory = 0;
         u16 cpus = 1;
+        device::VmGeneration::Id generation{}; ///< until set_generation()
         std::span<const device::E820Entry> memory_map;
     };
 
@@ -76,6 +79,11 @@ public:
     /// Bytes the guest sent since this was last cleared, oldest first.
     [[nodiscard]] std::vector<u8>& serial_output() { return serial_output_; }
     void press_power_button();
+    /// The machine became another one: sets the generation ID and says so.
+    void set_generation(const device::VmGeneration::Id& id);
+    /// What the real-time clock shows, in seconds since 1970.
+    [[nodiscard]] i64 clock_seconds(Ticks now) const { return rtc_.seconds(now); }
+    void set_clock(i64 seconds, Ticks now);
 
     void reset(Ticks now);
     /// Leaves the PIC pair as PC firmware does, vectors 0x08 and 0x70, but with every input masked.
@@ -99,6 +107,7 @@ private:
     device::Rtc rtc_;
     device::TestDevice test_device_;
     device::Uart uart_;
+    device::VmGeneration vm_generation_;
     std::vector<u8> serial_output_;
 };
 

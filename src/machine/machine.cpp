@@ -6,6 +6,7 @@
 #include "src/machine/machine.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "src/base/bits.hpp"
@@ -75,6 +76,14 @@ std::array<u64, 4> generator_seed(u64 seed, u16 vcpu) {
     return words;
 }
 
+/// The generation ID of a machine that is no copy of another.
+device::VmGeneration::Id first_generation(u64 seed) {
+    const std::array<u64, 4> words = generator_seed(seed, max_cpus);
+    device::VmGeneration::Id id{};
+    std::memcpy(id.data(), words.data(), id.size());
+    return id;
+}
+
 Result<> change(hv::Vcpu& vcpu, const std::function<void(state::Vcpu&)>& edit) {
     state::Vcpu s = vcpu.save();
     edit(s);
@@ -109,6 +118,7 @@ Board::Config Machine::Impl::board_config() const {
             .start_time = config.start_time,
             .memory = config.memory,
             .cpus = config.cpus,
+            .generation = first_generation(config.seed),
             .memory_map = map};
 }
 
@@ -197,6 +207,10 @@ void Machine::input(const Input& input) {
             });
             CHECK(done.has_value()); // a vCPU takes back what it saved
         }
+    } else if (const auto* generation = std::get_if<NewGeneration>(&input)) {
+        m.board->set_generation(generation->id);
+    } else if (const auto* clock = std::get_if<SetClock>(&input)) {
+        m.board->set_clock(clock->seconds, m.ticks());
     }
 }
 
@@ -210,8 +224,10 @@ u64 Machine::serial_input_waiting() const { return impl_->board->serial_input_wa
 
 Icount Machine::count() const { return Icount(impl_->s.count); }
 Ticks Machine::ticks() const { return impl_->ticks(); }
+i64 Machine::clock_seconds() const { return impl_->board->clock_seconds(impl_->ticks()); }
 const state::MachineConfig& Machine::config() const { return impl_->config; }
 cpu::GuestMemory& Machine::memory() { return impl_->ram->guest(); }
+Result<> Machine::fill_page_states(u8 state) { return impl_->ram->fill_states(state); }
 void Machine::memory_replaced() { impl_->package->forget_all(); }
 
 } // namespace nestor::machine

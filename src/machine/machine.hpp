@@ -1,6 +1,7 @@
 // The machine: vCPUs, memory and devices under one deterministic scheduler. Facade of src/machine.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -35,8 +36,17 @@ struct PowerButton {};
 struct Entropy {
     u64 seed = 0;
 };
+/// The machine became another one, a copy of what it was: its new VM generation ID.
+struct NewGeneration {
+    std::array<u8, 16> id{};
+};
+/// Sets the real-time clock, without time passing.
+struct SetClock {
+    i64 seconds = 0; ///< since 1970
+};
 /// What comes from outside. All of it enters through Machine::input.
-using Input = std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy>;
+using Input =
+    std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy, NewGeneration, SetClock>;
 
 /// When run() comes back at the latest.
 struct RunLimits {
@@ -115,9 +125,14 @@ public:
 
     [[nodiscard]] Icount count() const;
     [[nodiscard]] Ticks ticks() const;
+    /// What the guest's real-time clock shows, in seconds since 1970.
+    [[nodiscard]] i64 clock_seconds() const;
     [[nodiscard]] const state::MachineConfig& config() const;
     /// RAM, for the snapshot layer; regions are sorted by address.
     [[nodiscard]] cpu::GuestMemory& memory();
+    /// Gives every page the same state, `clean` with or without `absent`, before the machine first
+    /// runs. Costs the same for any size.
+    [[nodiscard]] Result<> fill_page_states(u8 state);
     /// Forgets what was derived from memory, after its bytes were changed behind the machine's
     /// back.
     void memory_replaced();

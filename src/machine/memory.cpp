@@ -72,6 +72,27 @@ Result<> Memory::add(Gpa start, u64 size) {
     return {};
 }
 
+/// Maps one piece of a file over all state bytes, privately, again and again: eight million of them
+/// cost a few system calls, and pages of them come into being as they are looked at.
+Result<> Memory::fill_states(u8 state) {
+    constexpr u64 piece = 256 << 10;
+    const std::vector<u8> bytes(piece, state);
+    const Fd file(memfd_create("nestor-states", MFD_CLOEXEC));
+    if (!file.valid() || write(file.get(), bytes.data(), piece) != static_cast<ssize_t>(piece)) {
+        return fail_errno("making page states", errno);
+    }
+    for (const cpu::GuestMemory::Region& region : guest_.regions()) {
+        const u64 size = align_up(region.size >> page_shift, page_size);
+        for (u64 at = 0; at < size; at += piece) {
+            if (mmap(region.state + at, std::min(piece, size - at), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.get(), 0) == MAP_FAILED) {
+                return fail_errno("mapping page states", errno);
+            }
+        }
+    }
+    return {};
+}
+
 Result<> Memory::clear() {
     for (std::size_t i = 0; i < files_.size(); ++i) {
         const cpu::GuestMemory::Region& region = guest_.regions()[i];

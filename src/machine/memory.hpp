@@ -41,6 +41,9 @@ public:
     /// Makes every byte zero and every page plain, whatever its state was.
     [[nodiscard]] Result<> clear();
 
+    /// Gives every page that state. The cost does not depend on the size.
+    [[nodiscard]] Result<> fill_states(u8 state);
+
     [[nodiscard]] cpu::GuestMemory& guest() { return guest_; }
     [[nodiscard]] const cpu::GuestMemory& guest() const { return guest_; }
 

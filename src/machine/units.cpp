@@ -42,6 +42,7 @@ void for_each_unit(C& contents, const Visit& visit) {
     visit("pit", contents.board.pit);
     visit("rtc", contents.board.rtc);
     visit("acpi_pm", contents.board.acpi_pm);
+    visit("vm_generation", contents.board.vm_generation);
     visit("uart[0]", contents.board.uart);
     visit("keyboard", contents.board.keyboard);
     visit("test_device", contents.board.test_device);

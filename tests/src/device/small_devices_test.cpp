@@ -6,6 +6,7 @@
 #include "src/device/keyboard.hpp"
 #include "src/device/pci_host.hpp"
 #include "src/device/test_device.hpp"
+#include "src/device/vm_generation.hpp"
 
 namespace nestor::device {
 namespace {
@@ -65,6 +66,34 @@ TEST(AcpiPmTest, TimerStatusComesWhenTheTopBitChanges) {
     EXPECT_GT(pm.next_deadline(), half);
 }
 
+TEST(AcpiPmTest, GeneralPurposeEventInterruptsOnceEnabledUntilItsStatusIsCleared) {
+    AcpiPm pm(tick_hz);
+    pm.raise_event(3);
+    EXPECT_EQ(pm.read(12, Ticks(0)), 8);
+    EXPECT_FALSE(pm.irq());
+    pm.write(13, 8, Ticks(0));
+    EXPECT_TRUE(pm.irq());
+    EXPECT_EQ(pm.read(13, Ticks(0)), 8);
+    pm.write(12, 4, Ticks(0));
+    EXPECT_TRUE(pm.irq());
+    pm.write(12, 8, Ticks(0));
+    EXPECT_FALSE(pm.irq());
+}
+
+TEST(VmGenerationTest, IdIsReadInAnyPieces) {
+    VmGeneration device;
+    VmGeneration::Id id{};
+    for (unsigned i = 0; i < id.size(); ++i) {
+        id[i] = static_cast<u8>(0x10 + i);
+    }
+    device.set(id);
+    EXPECT_EQ(device.read(0, 8), 0x1716151413121110u);
+    EXPECT_EQ(device.read(8, 8), 0x1f1e1d1c1b1a1918u);
+    EXPECT_EQ(device.read(5, 1), 0x15u);
+    EXPECT_EQ(device.read(14, 4), 0x1f1eu);
+    EXPECT_EQ(device.read(16, 8), 0u);
+}
+
 TEST(KeyboardTest, SelfTestAnswersAndPortsAreEmpty) {
     Keyboard keyboard;
     EXPECT_EQ(keyboard.read(0x64) & 3, 0);
@@ -102,12 +131,27 @@ TEST(KeyboardTest, PulseAndOutputPortPullTheResetLine) {
     EXPECT_TRUE(keyboard.write(0x60, 0x02));
 }
 
-TEST(PciHostTest, AddressIsReadableAndEveryFunctionIsAbsent) {
+TEST(PciHostTest, FunctionZeroIsAHostBridgeThatCannotBeWritten) {
     PciHost pci;
-    EXPECT_FALSE(pci.write(0xcf8, 4, 0x80000800));
-    EXPECT_EQ(pci.read(0xcf8, 4), 0x80000800u);
-    EXPECT_EQ(pci.read(0xcfc, 4), 0xffffffffu);
-    EXPECT_EQ(pci.read(0xcfe, 2) & 0xffff, 0xffffu);
+    pci.write(0xcf8, 4, 0x80000008);
+    EXPECT_EQ(pci.read(0xcfe, 2) & 0xffff, 0x0600u); // class
+    pci.write(0xcf8, 4, 0x80000000);
+    EXPECT_EQ(pci.read(0xcfc, 2) & 0xffff, 0x8086u);
+    pci.write(0xcfc, 4, 0);
+    EXPECT_EQ(pci.read(0xcfc, 4), 0x12378086u);
+    pci.write(0xcf8, 4, 0x80000010);
+    pci.write(0xcfc, 4, 0xffffffff);
+    EXPECT_EQ(pci.read(0xcfc, 4), 0u); // no base address
+}
+
+TEST(PciHostTest, EveryOtherFunctionIsAbsent) {
+    PciHost pci;
+    for (const u32 address : {0x80000800u, 0x80000100u, 0x80010000u, 0x00000000u}) {
+        EXPECT_FALSE(pci.write(0xcf8, 4, address));
+        EXPECT_EQ(pci.read(0xcf8, 4), address);
+        EXPECT_EQ(pci.read(0xcfc, 4), 0xffffffffu);
+        EXPECT_EQ(pci.read(0xcfe, 2) & 0xffff, 0xffffu);
+    }
 }
 
 TEST(PciHostTest, ResetNeedsAZeroToOneChange) {

@@ -62,10 +62,12 @@ TEST_F(AcpiTest, EveryTableSumsToZero) {
 TEST_F(AcpiTest, FixedTableNamesPortsAndLegacyDevices) {
     const auto fadt = find("FACP");
     EXPECT_EQ(fadt[8], 5);
-    EXPECT_EQ(at<u16>(fadt, 46), 9);       // SCI
-    EXPECT_EQ(at<u32>(fadt, 56), 0x600u);  // PM1a event
-    EXPECT_EQ(at<u32>(fadt, 64), 0x604u);  // PM1a control
-    EXPECT_EQ(at<u32>(fadt, 76), 0x608u);  // PM timer
+    EXPECT_EQ(at<u16>(fadt, 46), 9);      // SCI
+    EXPECT_EQ(at<u32>(fadt, 56), 0x600u); // PM1a event
+    EXPECT_EQ(at<u32>(fadt, 64), 0x604u); // PM1a control
+    EXPECT_EQ(at<u32>(fadt, 76), 0x608u); // PM timer
+    EXPECT_EQ(at<u32>(fadt, 80), 0x60cu); // general-purpose events
+    EXPECT_EQ(fadt[92], 2);
     EXPECT_EQ(at<u32>(fadt, 48), 0u);      // no SMI command port
     EXPECT_EQ(at<u16>(fadt, 109) & 2, 0);  // no 8042
     EXPECT_EQ(at<u64>(fadt, 120), 0xcf9u); // reset register
@@ -108,6 +110,13 @@ TEST(AmlTest, SleepPackageIsTheKnownEncoding) {
     EXPECT_EQ(aml::name("_S5", aml::package({aml::integer(5), aml::integer(5), aml::integer(0),
                                              aml::integer(0)})),
               (aml::Term{0x08, '_', 'S', '5', '_', 0x12, 0x08, 0x04, 0x0a, 5, 0x0a, 5, 0, 0}));
+}
+
+TEST(AmlTest, NotifyingMethodIsTheKnownEncoding) {
+    EXPECT_EQ(aml::method("_E00", {aml::notify("_SB", "VGEN", 0x80)}),
+              (aml::Term{0x14, 0x12, '_', 'E', '0', '0', 0,   0x86, '\\', 0x2e,
+                         '_',  'S',  'B', '_', 'V', 'G', 'E', 'N',  0x0a, 0x80}));
+    EXPECT_EQ(aml::string("AB"), (aml::Term{0x0d, 'A', 'B', 0}));
 }
 
 TEST(AmlTest, PackageLengthGrowsToTwoBytesAtSixtyFour) {

@@ -50,11 +50,35 @@ TEST_F(BoardTest, WideAccessesReachNeighbouringRegisters) {
     EXPECT_EQ(in(0xe0, 4), 0x112233aau);
 }
 
-TEST_F(BoardTest, PciConfigurationSpaceIsEmpty) {
+TEST_F(BoardTest, PciConfigurationSpaceHoldsAHostBridgeOnly) {
     out(0xcf8, 0x80000000, 4);
     EXPECT_EQ(in(0xcf8, 4), 0x80000000u);
+    EXPECT_EQ(in(0xcfc, 2), 0x8086u);
+    out(0xcf8, 0x80000800, 4);
     EXPECT_EQ(in(0xcfc, 4), 0xffffffffu);
     EXPECT_EQ(in(0xcfc, 2), 0xffffu);
+}
+
+TEST_F(BoardTest, ANewGenerationIsReadAtItsPageAndRaisesItsEvent) {
+    device::VmGeneration::Id id{};
+    id.front() = 0x11;
+    id.back() = 0x22;
+    out(0x60d, 1); // GPE0_EN
+    EXPECT_FALSE(pin(device::AcpiPm::sci_irq));
+    board_.set_generation(id);
+    EXPECT_TRUE(pin(device::AcpiPm::sci_irq));
+    EXPECT_EQ(board_.read_mmio(Gpa(device::VmGeneration::base), 8), 0x11u);
+    EXPECT_EQ(board_.read_mmio(Gpa(device::VmGeneration::base + 8), 8), u64{0x22} << 56);
+    out(0x60c, 1);
+    EXPECT_FALSE(pin(device::AcpiPm::sci_irq));
+    board_.reset(now_);
+    EXPECT_EQ(board_.save().vm_generation.id, id);
+}
+
+TEST_F(BoardTest, ASetClockShowsTheNewTimeAndGoesOnFromThere) {
+    board_.set_clock(1'000'000'000, now_);
+    EXPECT_EQ(board_.clock_seconds(now_), 1'000'000'000);
+    EXPECT_EQ(board_.clock_seconds(now_ + 5'000'000'000), 1'000'000'005);
 }
 
 TEST_F(BoardTest, ResetComesFromThreePlaces) {

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 #include "engine/state/board.hpp"
 #include "engine/state/codec.hpp"
+#include "src/device/vm_generation.hpp"
 #include "tests/src/machine/images.hpp"
 
 namespace nestor::machine {
@@ -90,6 +92,47 @@ TEST(MachineTest, StopsAtTheTickAskedFor) {
     auto machine = booted(spin);
     EXPECT_EQ(machine->run({.until_ticks = Ticks(12345)}).kind, Stop::Kind::ticks);
     EXPECT_EQ(machine->ticks(), Ticks(12345));
+}
+
+TEST(MachineTest, AFilledPageStateHoldsForEveryPageAndEndsInARequest) {
+    auto machine = fresh();
+    ASSERT_TRUE(machine->fill_page_states(cpu::page_state::clean | cpu::page_state::absent));
+    for (const auto& region : machine->memory().regions()) {
+        for (u64 i = 0; i < region.size >> page_shift; ++i) {
+            ASSERT_EQ(region.state[i], cpu::page_state::clean | cpu::page_state::absent);
+        }
+    }
+    const Stop stop = machine->run({.until = Icount(1)});
+    EXPECT_EQ(stop.kind, Stop::Kind::page_needed);
+    EXPECT_EQ(machine->count(), Icount(0));
+}
+
+TEST(MachineTest, ANewGenerationChangesNothingButTheIdAndItsEvent) {
+    auto machine = booted(spin);
+    const auto before = machine->units();
+    machine->input(NewGeneration{{1, 2, 3}});
+    const auto after = machine->units();
+    std::vector<std::string> changed;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        if (before[i] != after[i]) {
+            changed.push_back(before[i].name);
+        }
+    }
+    EXPECT_EQ(changed, (std::vector<std::string>{"acpi_pm", "vm_generation"}));
+}
+
+TEST(MachineTest, TheGenerationFollowsFromTheSeed) {
+    state::MachineConfig other = small();
+    other.seed = 5;
+    const auto id = [](const state::MachineConfig& config) {
+        const auto units = (*Machine::create(config))->units();
+        const auto unit = std::find_if(units.begin(), units.end(),
+                                       [](const Unit& u) { return u.name == "vm_generation"; });
+        return state::decode<state::VmGeneration>(unit->bytes)->id;
+    };
+    EXPECT_EQ(id(small()), id(small()));
+    EXPECT_NE(id(small()), id(other));
+    EXPECT_NE(id(small()), device::VmGeneration::Id{});
 }
 
 TEST(MachineTest, DebugExitTellsItsStatusAndStaysEnded) {
