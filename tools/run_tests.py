@@ -32,6 +32,7 @@ class Lane:
     compiler: dict = dataclasses.field(default_factory=dict)
     environment: dict = dataclasses.field(default_factory=dict)
     slower: int = 1  # factor on the time limit of a test
+    whole: bool = True  # builds all there is; else what the chosen tests need
 
     @property
     def build(self):
@@ -65,6 +66,7 @@ LANES = [
             "GUESTS_SLOW": "5",
         },
         slower=5,
+        whole=False,
     ),
 ]
 
@@ -94,27 +96,44 @@ def shell(command, directory, environment=None):
     return f"cd {shlex.quote(str(directory))} && {' '.join(words)}"
 
 
-def configure_and_build(lane):
-    """False when the lane cannot be configured or built; what went wrong has been printed."""
-    environment = dict(os.environ, CCACHE_BASEDIR=str(ROOT), **lane.compiler)
+def configure(lane):
+    """False when the lane cannot be configured; what went wrong has been printed."""
+    environment = dict(os.environ, **lane.compiler)
     lane.build.parent.mkdir(exist_ok=True)
-    if not (lane.build / "build.ninja").exists():
-        setup = ["meson", "setup", str(lane.build), str(ROOT), *lane.setup]
-        done = subprocess.run(setup, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            note(done.stdout + done.stderr)
-            return False
-    build = ["ninja", "-C", str(lane.build), "--quiet"]
-    return subprocess.run(build, env=environment).returncode == 0
+    if (lane.build / "build.ninja").exists():
+        command = ["ninja", "-C", str(lane.build), "--quiet", "build.ninja"]
+    else:
+        command = ["meson", "setup", str(lane.build), str(ROOT), *lane.setup]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        note(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def build(lane, chosen):
+    """Builds the lane; False when that fails, and what went wrong has been printed."""
+    command = ["ninja", "-C", str(lane.build), "--quiet"]
+    if not lane.whole:
+        listed = introspect(lane, "--targets")
+        needed = {target for tests in chosen.values() for test in tests for target in test["depends"]}
+        files = [target["filename"][0] for target in listed if target["id"] in needed]
+        if not files:
+            return True
+        command += sorted(os.path.relpath(file, lane.build) for file in files)
+    environment = dict(os.environ, CCACHE_BASEDIR=str(ROOT), **lane.compiler)
+    return subprocess.run(command, env=environment).returncode == 0
+
+
+def introspect(lane, what):
+    """What Meson says of a configured lane, from JSON."""
+    command = ["meson", "introspect", what, str(lane.build)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def tests_of(lane):
     """{suite: [test]} as Meson knows them; a test without a suite is a mistake in a meson.build."""
-    listed = subprocess.run(
-        ["meson", "introspect", "--tests", str(lane.build)], capture_output=True, text=True, check=True
-    )
     suites = collections.defaultdict(list)
-    for test in json.loads(listed.stdout):
+    for test in introspect(lane, "--tests"):
         names = [s.split(":", 1)[1] for s in test["suite"] if ":" in s]
         if not names:
             sys.exit(f"tools/test: the test {test['name']} has no suite")
@@ -279,26 +298,26 @@ def main():
         lanes = [lane for lane in LANES if lane.name in options.lane]
     else:
         # A name or suite asked for alone runs where it ships; the other lanes are for the whole run.
-        # TODO(test): the asan lane belongs to every run; it is under --long until its build is short
-        # enough for the half hour (tests/tools/schema/every_struct_test.cpp is the slowest file).
-        alone = options.names or options.suite or options.list
-        lanes = LANES if options.long and not alone else LANES[:1]
+        lanes = LANES[:1] if options.names or options.suite else LANES
     total = Tally()
     times = []
     found = 0
     for lane in lanes:
         start = time.monotonic()
-        note(f"building lane {lane.name}")
-        if not configure_and_build(lane):
-            total.add(Tally(failed=1, failures=[(f"build of lane {lane.name}", f"ninja -C {lane.build}")]))
+        if not configure(lane):
+            total.add(Tally(failed=1, failures=[(f"set-up of lane {lane.name}", f"meson setup {lane.build}")]))
             continue
-        times.append((lane.name, "build", time.monotonic() - start, None))
         chosen = chosen_tests(lane, options)
         if options.list:
             for suite, tests in chosen.items():
                 for test in tests:
                     print(f"{lane.name} {suite} {test['name']}")
             continue
+        note(f"building lane {lane.name}")
+        if not build(lane, chosen):
+            total.add(Tally(failed=1, failures=[(f"build of lane {lane.name}", f"ninja -C {lane.build}")]))
+            continue
+        times.append((lane.name, "build", time.monotonic() - start, None))
         if NEEDS_LINUX & set(chosen) and subprocess.run([ROOT / "tools" / "guest"]).returncode != 0:
             total.add(Tally(failed=1, failures=[("making the Linux guests", "tools/guest")]))
         for suite, tests in chosen.items():
