@@ -47,6 +47,10 @@ struct Provenance {
   # Name of the machine when it was saved.
   count @4 :UInt64;
   # Machine-wide position (design rule 2), for people.
+  pauseNs @5 :UInt64;
+  # How long the machine stood still for the save.
+  saveNs @6 :UInt64;
+  # From the start of the save until this was written.
 }
 
 struct Manifest {
@@ -66,6 +70,8 @@ struct Manifest {
   parentTag @9 :Text;
   tier @10 :Tier;
   provenance @11 :Provenance;
+  cloneForbidden @12 :Bool;
+  # Whoever restores it as a clone is refused.
 }
 
 struct Placement {

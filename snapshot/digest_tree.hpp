@@ -2,8 +2,11 @@
 // fills while it reads the pages. Internal to snapshot.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <vector>
 
+#include "snapshot/lease.hpp"
 #include "snapshot/memory_map.hpp"
 #include "snapshot/snapshot.hpp"
 
@@ -17,20 +20,36 @@ struct RegionTree {
     std::vector<std::vector<Digest>> nodes;
     std::vector<u64> dirty;  ///< one word for the 64 pages of a leaf
     std::vector<u8> changed; ///< leaves that the nodes above do not know yet
+    /// Where the nodes of the base lie: where[0] is empty, where[n] goes with nodes[n]. Empty
+    /// without a base; zero where the base has zero memory.
+    std::vector<std::vector<Location>> where;
+    std::vector<u8> differs; ///< leaves whose digest was another in the base
 
     [[nodiscard]] unsigned levels() const { return static_cast<unsigned>(nodes.size()) - 1; }
     [[nodiscard]] const Digest& root() const { return nodes.back()[0]; }
     [[nodiscard]] std::span<const Digest> children(unsigned level, u64 index) const;
+    [[nodiscard]] Gfn page(u64 index) const { return gfn_of(start) + index; }
 
     /// Digests the dirty pages of one leaf, cleans them and brings the leaf's own digest up to
-    /// date. Several threads may update different leaves.
+    /// date. `bytes` has a pointer for every dirty page. Several threads may update different
+    /// leaves.
+    void update_leaf(u64 leaf, const std::array<const u8*, fanout>& bytes);
+    /// The same with the pages at `host`.
     void update_leaf(u64 leaf);
     /// Brings the digests of all nodes above the leaves up to date with them.
     void update_nodes();
 };
 
+/// The snapshot that a digester's trees were equal to once. The lease keeps what it consists of.
+struct Base {
+    std::string store; ///< store_identity()
+    Digest manifest;
+    std::shared_ptr<const Lease> lease;
+};
+
 struct MemoryDigester::Impl {
     std::vector<RegionTree> regions; ///< sorted by start
+    std::optional<Base> base;
 
     /// Makes the trees for these regions, or checks that they have the shape of the first ones.
     [[nodiscard]] Result<> attach(std::span<const Region> given);

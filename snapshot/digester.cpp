@@ -36,6 +36,7 @@ RegionTree make_tree(const Region& region) {
     }
     tree.dirty.resize(tree.nodes[1].size());
     tree.changed.resize(tree.nodes[1].size());
+    tree.differs.resize(tree.nodes[1].size());
     mark_all(tree);
     return tree;
 }
@@ -48,15 +49,16 @@ std::span<const Digest> RegionTree::children(unsigned level, u64 index) const {
     return std::span(below).subspan(first, std::min(fanout, below.size() - first));
 }
 
-void RegionTree::update_leaf(u64 leaf) {
+void RegionTree::update_leaf(u64 leaf, const std::array<const u8*, fanout>& bytes) {
     bool different = false;
     for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
-        const u64 page = (leaf << fanout_shift) + static_cast<u64>(std::countr_zero(left));
-        const u8* const bytes = host + (page << page_shift);
+        const auto slot = static_cast<u64>(std::countr_zero(left));
+        const u8* const page = bytes[slot];
         const Digest digest =
-            is_zero_page(bytes) ? zero_digest : sha256(std::as_bytes(std::span(bytes, page_size)));
-        if (nodes[0][page] != digest) {
-            nodes[0][page] = digest;
+            is_zero_page(page) ? zero_digest : sha256(std::as_bytes(std::span(page, page_size)));
+        Digest& known = nodes[0][(leaf << fanout_shift) + slot];
+        if (known != digest) {
+            known = digest;
             different = true;
         }
     }
@@ -64,7 +66,16 @@ void RegionTree::update_leaf(u64 leaf) {
     if (different) {
         nodes[1][leaf] = node_digest(1, children(1, leaf));
         changed[leaf] = 1;
+        differs[leaf] = 1;
     }
+}
+
+void RegionTree::update_leaf(u64 leaf) {
+    std::array<const u8*, fanout> bytes;
+    for (u64 slot = 0; slot < fanout; ++slot) {
+        bytes[slot] = host + (((leaf << fanout_shift) + slot) << page_shift);
+    }
+    update_leaf(leaf, bytes);
 }
 
 void RegionTree::update_nodes() {

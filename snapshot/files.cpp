@@ -32,26 +32,6 @@ std::span<const std::byte> text_bytes(std::string_view text) {
     return std::as_bytes(std::span(text.data(), text.size()));
 }
 
-/// `body` and a last line with its digest.
-std::string seal_text(std::string body) {
-    const Digest digest = sha256(text_bytes(body));
-    return body + std::string(digest_line) + to_hex(digest) + "\n";
-}
-
-/// The body of a sealed text, or nothing where the digest does not fit.
-std::optional<std::string_view> open_text(std::string_view text) {
-    constexpr std::size_t tail = digest_line.size() + 65;
-    if (text.size() < tail) {
-        return std::nullopt;
-    }
-    const std::string_view body = text.substr(0, text.size() - tail);
-    const std::string expected = std::string(digest_line) + to_hex(sha256(text_bytes(body))) + "\n";
-    if (text.substr(body.size()) != expected) {
-        return std::nullopt;
-    }
-    return body;
-}
-
 std::string holder(int fd) {
     char text[64] = {};
     const ssize_t n = ::pread(fd, text, sizeof(text) - 1, 0);
@@ -60,13 +40,6 @@ std::string holder(int fd) {
         return "another process";
     }
     return "pid " + std::to_string(pid);
-}
-
-Result<> make_directory(const std::string& path) {
-    if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
-        return fail_errno("creating the directory " + path, errno);
-    }
-    return {};
 }
 
 void remove_matching(const std::string& directory) {
@@ -90,8 +63,33 @@ bool is_valid_tag(std::string_view tag) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                c == '.' || c == '_' || c == '-';
     };
-    return !tag.empty() && tag.size() <= 100 && tag[0] != '.' && tag[0] != '-' &&
-           std::all_of(tag.begin(), tag.end(), allowed);
+    return !tag.empty() && tag.size() <= 100 && tag[0] != '.' && tag[0] != '-' && tag != "auto" &&
+           tag != "none" && std::all_of(tag.begin(), tag.end(), allowed);
+}
+
+std::string seal_text(std::string body) {
+    const Digest digest = sha256(text_bytes(body));
+    return body + std::string(digest_line) + to_hex(digest) + "\n";
+}
+
+std::optional<std::string_view> open_text(std::string_view text) {
+    constexpr std::size_t tail = digest_line.size() + 65;
+    if (text.size() < tail) {
+        return std::nullopt;
+    }
+    const std::string_view body = text.substr(0, text.size() - tail);
+    const std::string expected = std::string(digest_line) + to_hex(sha256(text_bytes(body))) + "\n";
+    if (text.substr(body.size()) != expected) {
+        return std::nullopt;
+    }
+    return body;
+}
+
+Result<> make_directory(const std::string& path) {
+    if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
+        return fail_errno("creating the directory " + path, errno);
+    }
+    return {};
 }
 
 Result<> sync_file(int fd, const std::string& name) {
@@ -117,7 +115,7 @@ Result<> sync_directory(const std::string& directory) {
 }
 
 Result<> replace_file(const std::string& directory, const std::string& name,
-                      std::span<const std::byte> bytes) {
+                      std::span<const std::byte> bytes, Sync sync) {
     const std::string final_path = directory + "/" + name;
     const std::string path = directory + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
     const auto write = [&]() -> Result<> {
@@ -126,7 +124,9 @@ Result<> replace_file(const std::string& directory, const std::string& name,
             return fail_errno("creating " + path, errno);
         }
         TRY(write_all(fd.get(), bytes), path);
-        TRY(sync_file(fd.get(), path));
+        if (sync == Sync::yes) {
+            TRY(sync_file(fd.get(), path));
+        }
         return rename_file(path, final_path);
     };
     const Result<> written = write();
@@ -134,7 +134,7 @@ Result<> replace_file(const std::string& directory, const std::string& name,
         ::unlink(path.c_str());
         return Failure(written.error());
     }
-    return sync_directory(directory);
+    return sync == Sync::yes ? sync_directory(directory) : Result<>{};
 }
 
 Result<std::vector<std::string>> list_directory(const std::string& directory) {
@@ -157,6 +157,8 @@ void remove_leftovers(const Layout& layout) {
     remove_matching(layout.packs());
     remove_matching(layout.manifests());
     remove_matching(layout.refs());
+    remove_matching(layout.claims());
+    remove_matching(layout.orders());
 }
 
 Result<WriterLock> WriterLock::take(const Layout& layout, std::chrono::milliseconds wait) {
@@ -215,20 +217,40 @@ Result<Reference> decode_reference(std::string_view text, std::string_view tag) 
     return Reference{std::string(tag), *digest};
 }
 
+Result<Reference> read_reference(const Layout& layout, std::string_view tag) {
+    if (!is_valid_tag(tag)) {
+        return fail(ErrorCode::usage, "'" + std::string(tag) + "' cannot name a snapshot",
+                    "use 1 to 100 of A-Z a-z 0-9 . _ -");
+    }
+    const std::string path = layout.ref(tag);
+    if (!file_exists(path)) {
+        return fail(ErrorCode::failed,
+                    "there is no snapshot " + std::string(tag) + " in " + layout.root,
+                    "vm snap ls lists what there is");
+    }
+    const auto bytes = TRY(read_file(path, max_text_file));
+    return decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
+}
+
+Result<> write_reference(const Layout& layout, const Reference& reference) {
+    return replace_file(layout.refs(), reference.tag, text_bytes(encode_reference(reference)));
+}
+
 bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 Result<> make_store(const Layout& layout) {
     std::error_code ignored; // what is missing then, the next call names
     std::filesystem::create_directories(layout.root, ignored);
-    TRY(make_directory(layout.root));
-    TRY(make_directory(layout.packs()));
-    TRY(make_directory(layout.manifests()));
-    TRY(make_directory(layout.refs()));
+    for (const std::string& directory :
+         {layout.root, layout.packs(), layout.manifests(), layout.refs(), layout.claims(),
+          layout.orders(), layout.leases()}) {
+        TRY(make_directory(directory));
+    }
     return replace_file(layout.root, "store", text_bytes(seal_text(std::string(store_line))));
 }
 
 Result<> check_store_file(const Layout& layout) {
-    const auto bytes = TRY(read_file(layout.store_file(), 4096));
+    const auto bytes = TRY(read_file(layout.store_file(), max_text_file));
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     const auto body = open_text(text);
     if (!body) {

@@ -6,9 +6,13 @@
 //   DIR/index.mdb        LMDB: which digest lies where; for writers only, can be rebuilt
 //   DIR/manifests/HEX    one file per manifest, named by its digest
 //   DIR/refs/TAG         one file per reference (text, with its own digest)
+//   DIR/claims/HEX       who resumed the machine of that manifest (text, with its own digest)
+//   DIR/orders/HEX       in which order a restore touched the pages; a hint
+//   DIR/leases/*         what readers hold (lease.hpp)
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +38,15 @@ struct Layout {
     [[nodiscard]] std::string ref(std::string_view tag) const {
         return refs() + "/" + std::string(tag);
     }
+    [[nodiscard]] std::string claims() const { return root + "/claims"; }
+    [[nodiscard]] std::string claim(const Digest& manifest) const {
+        return claims() + "/" + to_hex(manifest);
+    }
+    [[nodiscard]] std::string orders() const { return root + "/orders"; }
+    [[nodiscard]] std::string order(const Digest& manifest) const {
+        return orders() + "/" + to_hex(manifest);
+    }
+    [[nodiscard]] std::string leases() const { return root + "/leases"; }
 };
 
 /// fdatasync, rename and fsync of a directory as Results that name the file.
@@ -41,10 +54,16 @@ struct Layout {
 [[nodiscard]] Result<> rename_file(const std::string& from, const std::string& to);
 [[nodiscard]] Result<> sync_directory(const std::string& directory);
 
+/// Whether what is written has to be on disk before the call returns.
+enum class Sync : bool { no, yes };
+
 /// Puts `bytes` under directory/name, durably and at once: a reader finds the old file or the new
-/// one, whatever dies meanwhile.
+/// one, whatever dies meanwhile. Without sync that holds for processes, not for a loss of power.
 [[nodiscard]] Result<> replace_file(const std::string& directory, const std::string& name,
-                                    std::span<const std::byte> bytes);
+                                    std::span<const std::byte> bytes, Sync sync = Sync::yes);
+
+/// Makes a directory where there is none.
+[[nodiscard]] Result<> make_directory(const std::string& path);
 
 /// Names in a directory, sorted, without those that begin with a dot.
 [[nodiscard]] Result<std::vector<std::string>> list_directory(const std::string& directory);
@@ -64,6 +83,14 @@ private:
     Fd fd_;
 };
 
+/// `body` and a last line with its digest.
+[[nodiscard]] std::string seal_text(std::string body);
+/// The body of a sealed text, or nothing where the digest does not fit.
+[[nodiscard]] std::optional<std::string_view> open_text(std::string_view text);
+
+/// Largest reference, claim or other text file that is read.
+inline constexpr std::size_t max_text_file = 4096;
+
 /// What a reference says.
 struct Reference {
     std::string tag;
@@ -73,6 +100,11 @@ struct Reference {
 [[nodiscard]] std::string encode_reference(const Reference& reference);
 /// Exactly what encode_reference makes, for this tag; anything else is corrupt.
 [[nodiscard]] Result<Reference> decode_reference(std::string_view text, std::string_view tag);
+/// Reads a tag's file. Usage where `tag` is none, failed where there is none of that name.
+[[nodiscard]] Result<Reference> read_reference(const Layout& layout, std::string_view tag);
+/// Makes `tag` name the manifest: the commit point. Where it fails the reference is as it was, or
+/// it is the new one although not known to be on disk.
+[[nodiscard]] Result<> write_reference(const Layout& layout, const Reference& reference);
 
 /// Makes the directories and files of an empty store.
 [[nodiscard]] Result<> make_store(const Layout& layout);

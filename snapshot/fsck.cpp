@@ -15,16 +15,16 @@ namespace {
 
 class Fsck final {
 public:
-    Fsck(const Store::Impl& store, const Progress& progress)
-        : layout_(store.layout), store_(store), progress_(progress) {}
+    Fsck(const Store::Impl& store, const FsckOptions& options)
+        : layout_(store.layout), store_(store), options_(options) {}
 
     Result<FsckReport> run() {
-        const WriterLock lock = TRY(WriterLock::take(layout_, std::chrono::milliseconds(0)));
+        const WriterLock lock = TRY(WriterLock::take(layout_, options_.wait_for_writer));
         const auto ids = TRY(store_.packs->ids());
         u64 done = 0;
         for (const u32 id : ids) {
             check_pack(id);
-            if (progress_ && !progress_(++done, ids.size())) {
+            if (options_.progress && !options_.progress(++done, ids.size())) {
                 return fail(ErrorCode::failed, "interrupted");
             }
         }
@@ -40,7 +40,7 @@ public:
 
 private:
     void found(std::string where, const Error& error) {
-        report_.findings.push_back({std::move(where), error.message});
+        report_.findings.push_back({std::move(where), error.message, {}, false});
     }
 
     Result<> check_record(const Pack& pack, u32 record) {
@@ -119,7 +119,7 @@ private:
 
     const Layout& layout_;
     const Store::Impl& store_;
-    const Progress& progress_;
+    const FsckOptions& options_;
     FsckReport report_;
     RecordBuffer buffer_;
     std::map<u64, Digest> items_;
@@ -127,8 +127,8 @@ private:
 
 } // namespace
 
-Result<FsckReport> Store::fsck(const Progress& progress) const {
-    return Fsck(*impl_, progress).run();
+Result<FsckReport> Store::fsck(const FsckOptions& options) const {
+    return Fsck(*impl_, options).run();
 }
 
 } // namespace nestor::snapshot

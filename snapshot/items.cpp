@@ -77,10 +77,13 @@ Result<Location> Finder::find(RecordKind kind, const Digest& digest) {
     if (!location) {
         return Location{};
     }
-    const List& items = list(*location);
-    const bool right = location->slot() < items.digests.size() && items.kind == kind &&
-                       items.digests[location->slot()] == digest;
-    return right ? *location : Location{};
+    return holds(kind, *location, digest) ? *location : Location{};
+}
+
+bool Finder::holds(RecordKind kind, Location location, const Digest& digest) {
+    const List& items = list(location);
+    return location.slot() < items.digests.size() && items.kind == kind &&
+           items.digests[location.slot()] == digest;
 }
 
 Result<> RecordBuilder::add(const Digest& digest, std::span<const std::byte> bytes, Location* where,

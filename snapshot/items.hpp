@@ -45,6 +45,8 @@ public:
 
     /// Zero where the store does not have it.
     [[nodiscard]] Result<Location> find(RecordKind kind, const Digest& digest);
+    /// Whether that item lies there.
+    [[nodiscard]] bool holds(RecordKind kind, Location location, const Digest& digest);
 
 private:
     struct List {

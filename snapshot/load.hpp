@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "snapshot/lease.hpp"
 #include "snapshot/manifest.hpp"
 #include "snapshot/memory_map.hpp"
 #include "snapshot/snapshot.hpp"
@@ -15,6 +16,9 @@ struct SnapshotData {
     std::vector<Unit> units;
     std::shared_ptr<const Packs> packs;
     std::string tag;
+    std::string store; ///< store_identity()
+    std::string order; ///< path of the recorded touch order
+    std::shared_ptr<const Lease> lease;
 };
 
 /// The last records read, decoded. One per thread.

@@ -88,12 +88,15 @@ kj::Array<capnp::word> manifest_words(const Manifest& manifest) {
     }
     m.setParentTag(manifest.parent_tag);
     m.setTier(static_cast<schema::Tier>(manifest.tier));
+    m.setCloneForbidden(manifest.clone_forbidden);
     auto provenance = m.initProvenance();
     provenance.setCreatedUnixNs(manifest.provenance.created_unix_ns);
     provenance.setHost(manifest.provenance.host);
     provenance.setCreator(manifest.provenance.creator);
     provenance.setMachine(manifest.provenance.machine);
     provenance.setCount(manifest.provenance.count);
+    provenance.setPauseNs(manifest.provenance.pause_ns);
+    provenance.setSaveNs(manifest.provenance.save_ns);
     return capnp::canonicalize(m.asReader());
 }
 
@@ -174,10 +177,12 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     }
     manifest.parent_tag = text(m.getParentTag());
     manifest.tier = static_cast<Tier>(m.getTier());
+    manifest.clone_forbidden = m.getCloneForbidden();
     const auto provenance = m.getProvenance();
     manifest.provenance = {provenance.getCreatedUnixNs(), text(provenance.getHost()),
                            text(provenance.getCreator()), text(provenance.getMachine()),
-                           provenance.getCount()};
+                           provenance.getCount(),         provenance.getPauseNs(),
+                           provenance.getSaveNs()};
     if (map_root(manifest.regions) != manifest.memory_root ||
         machine_digest(manifest.contract, manifest.units, manifest.memory_root) !=
             manifest.machine_digest) {

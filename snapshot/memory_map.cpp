@@ -15,6 +15,8 @@ constexpr std::size_t node_head = 2 * sizeof(u64);
 constexpr std::size_t child_size = sizeof(Digest) + sizeof(u64);
 constexpr u64 max_physical = u64{1} << 52; // SDM 3A 4.1.4, MAXPHYADDR
 
+Failure damaged_node() { return fail(ErrorCode::corrupt, "a node of the memory map is damaged"); }
+
 } // namespace
 
 Digest node_digest(unsigned level, std::span<const Digest> children) {
@@ -53,13 +55,9 @@ void encode_node(const MapNode& node, std::vector<std::byte>& out) {
     }
 }
 
-Result<> decode_node(std::span<const std::byte> bytes, const Digest& expected, unsigned level,
-                     u64 children, MapNode& into) {
-    const auto damaged = [] {
-        return fail(ErrorCode::corrupt, "a node of the memory map is damaged");
-    };
+Result<> parse_node(std::span<const std::byte> bytes, unsigned level, u64 children, MapNode& into) {
     if (bytes.size() < node_head) {
-        return damaged();
+        return damaged_node();
     }
     into.mask = load_at<u64>(bytes, 0);
     into.level = level;
@@ -67,7 +65,7 @@ Result<> decode_node(std::span<const std::byte> bytes, const Digest& expected, u
     const auto count = static_cast<std::size_t>(std::popcount(into.mask));
     if (load_at<u64>(bytes, sizeof(u64)) != level || into.mask == 0 ||
         (into.mask & ~allowed) != 0 || bytes.size() != node_head + count * child_size) {
-        return damaged();
+        return damaged_node();
     }
     into.digests.fill(zero_digest);
     into.locations.fill(Location{});
@@ -78,8 +76,14 @@ Result<> decode_node(std::span<const std::byte> bytes, const Digest& expected, u
         into.locations[i] = Location(load_at<u64>(bytes, at + sizeof(Digest)));
         at += child_size;
     }
+    return {};
+}
+
+Result<> decode_node(std::span<const std::byte> bytes, const Digest& expected, unsigned level,
+                     u64 children, MapNode& into) {
+    TRY(parse_node(bytes, level, children, into));
     if (node_digest(level, into.digests) != expected) {
-        return damaged();
+        return damaged_node();
     }
     return {};
 }

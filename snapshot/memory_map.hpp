@@ -52,6 +52,10 @@ struct MapNode {
 /// Appends the stored form: mask, level, then digest and location of each child present.
 void encode_node(const MapNode& node, std::vector<std::byte>& out);
 
+/// Takes apart a stored node whose digest is not known: corrupt where it cannot be one.
+[[nodiscard]] Result<> parse_node(std::span<const std::byte> bytes, unsigned level, u64 children,
+                                  MapNode& into);
+
 /// Takes apart a stored node and compares its digest, its level and that it has no child beyond
 /// `children`. Everything else is corrupt.
 [[nodiscard]] Result<> decode_node(std::span<const std::byte> bytes, const Digest& expected,

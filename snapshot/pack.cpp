@@ -25,6 +25,9 @@ namespace nestor::snapshot {
 
 namespace {
 
+/// Files kept open at once: a long chain of small saves has more packs than a process may open.
+constexpr std::size_t max_open = 256;
+
 Failure corrupt(std::string what) { return fail(ErrorCode::corrupt, std::move(what)); }
 
 Result<> read_at(int fd, std::span<std::byte> into, u64 offset, const std::string& path) {
@@ -155,6 +158,13 @@ Result<std::unique_ptr<const Pack>> Pack::open(const std::string& path, u32 id) 
     return std::unique_ptr<const Pack>(std::move(pack));
 }
 
+bool Pack::is_file(const std::string& path) const {
+    struct stat mine{};
+    struct stat named{};
+    return ::fstat(fd_.get(), &mine) == 0 && ::stat(path.c_str(), &named) == 0 &&
+           mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
+}
+
 Result<> Pack::load_directory(u32 id) {
     if (file_size_ < sizeof(PackHeader) + sizeof(PackTrailer)) {
         return corrupt(path_ + ": the file is cut short");
@@ -247,11 +257,24 @@ Result<std::shared_ptr<const Pack>> Packs::get(u32 id) const {
     const std::scoped_lock lock(mutex_);
     const auto found = open_.find(id);
     if (found != open_.end()) {
-        return found->second;
+        found->second.used = ++clock_;
+        return found->second.pack;
     }
     std::shared_ptr<const Pack> pack = TRY(Pack::open(path(id), id));
-    open_.emplace(id, pack);
+    if (open_.size() >= max_open) {
+        open_.erase(std::min_element(open_.begin(), open_.end(), [](const auto& a, const auto& b) {
+            return a.second.used < b.second.used;
+        }));
+    }
+    open_.emplace(id, Slot{pack, ++clock_});
     return pack;
+}
+
+void Packs::refresh() const {
+    const std::scoped_lock lock(mutex_);
+    std::erase_if(open_, [this](const auto& entry) {
+        return !entry.second.pack->is_file(path(entry.first));
+    });
 }
 
 Result<> Packs::read(Location location, RecordKind kind, RecordBuffer& into) const {

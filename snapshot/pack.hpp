@@ -110,6 +110,8 @@ public:
 
     [[nodiscard]] u32 records() const { return static_cast<u32>(offsets_.size()); }
     [[nodiscard]] u64 file_size() const { return file_size_; }
+    /// Whether `path` still names the file that is open.
+    [[nodiscard]] bool is_file(const std::string& path) const;
 
     /// Reads one record and decodes it. Item digests are not compared: the caller does, with the
     /// digest it came for.
@@ -131,12 +133,15 @@ private:
     std::vector<u64> offsets_;
 };
 
-/// The packs of a store, opened when first used. Thread-safe.
+/// The packs of a store, opened when first used, the last 256 of them kept open. Thread-safe.
 class Packs final {
 public:
     explicit Packs(std::string directory) : directory_(std::move(directory)) {}
 
     [[nodiscard]] Result<std::shared_ptr<const Pack>> get(u32 id) const;
+    /// Closes what is not the file of that name any more. Whoever decides by what packs hold what
+    /// to refer to calls it when it has the writer lock.
+    void refresh() const;
     /// Reads the record that holds `location` and checks its kind.
     [[nodiscard]] Result<> read(Location location, RecordKind kind, RecordBuffer& into) const;
     /// Ids of all sealed packs, sorted.
@@ -145,9 +150,15 @@ public:
     [[nodiscard]] const std::string& directory() const { return directory_; }
 
 private:
+    struct Slot {
+        std::shared_ptr<const Pack> pack;
+        u64 used = 0;
+    };
+
     std::string directory_;
     mutable std::mutex mutex_;
-    mutable std::map<u32, std::shared_ptr<const Pack>> open_;
+    mutable std::map<u32, Slot> open_;
+    mutable u64 clock_ = 0;
 };
 
 } // namespace nestor::snapshot

@@ -1,32 +1,23 @@
 // Saving a machine. Owns: the order of writes (extents, map, units; index; manifest; reference,
 // design.md "The snapshot") and that anything that fails before the reference leaves the store as
-// it was.
+// it was. Pages are in save_pages.cpp, the map above them in save_map.cpp.
 //
-// Pages are digested, looked up and compressed in one pass by a few threads, each with buffers of
-// its own; what grows with the machine is 40 bytes a page. Nodes of the map follow level by level,
-// because a node holds where its children lie.
+// A digester that was saved here before makes its snapshot the base: what it has not seen changing
+// is where the base has it. A lease keeps the base whole, so this needs no tag and no second look.
 #include "snapshot/save.hpp"
 
 #include <algorithm>
-#include <chrono>
 
 #include <unistd.h>
-
-#include "src/base/check.hpp"
-
-#include "snapshot/parallel.hpp"
 
 namespace nestor::snapshot {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+constexpr std::size_t unit_payload = 1u << 20;
 
-constexpr std::size_t extent_payload = 64u << 10;
-constexpr u64 leaves_per_chunk = 4;
-
-double ms_since(Clock::time_point& start) {
-    const auto now = Clock::now();
+double ms_since(std::chrono::steady_clock::time_point& start) {
+    const auto now = std::chrono::steady_clock::now();
     const double ms = std::chrono::duration<double, std::milli>(now - start).count();
     start = now;
     return ms;
@@ -40,11 +31,6 @@ std::string host_name() {
 } // namespace
 
 u64 SaveJob::pack_limit = u64{256} << 20;
-
-struct SaveJob::Worker {
-    Finder finder;
-    RecordBuilder builder;
-};
 
 Result<> SaveJob::check_request() const {
     if (!is_valid_tag(request_.tag)) {
@@ -63,27 +49,61 @@ Result<> SaveJob::check_request() const {
     return {};
 }
 
+/// Records the parent, whatever the base is.
+Result<> SaveJob::find_parent() {
+    Manifest& manifest = placed_.manifest;
+    if (request_.parent.empty() || request_.parent == "none") {
+        return {};
+    }
+    if (request_.parent != "auto") {
+        const auto reference = read_reference(layout_, request_.parent);
+        if (!reference) {
+            return Failure(with_context(reference.error(), "parent"));
+        }
+        manifest.parent = reference->manifest;
+        manifest.parent_tag = request_.parent;
+        return {};
+    }
+    if (!trees_->base || trees_->base->store != store_identity(layout_)) {
+        return {};
+    }
+    for (const std::string& tag : TRY(list_directory(layout_.refs()))) {
+        const auto reference = read_reference(layout_, tag);
+        if (reference && reference->manifest == trees_->base->manifest) {
+            manifest.parent = reference->manifest;
+            manifest.parent_tag = tag;
+            return {};
+        }
+    }
+    return {};
+}
+
+/// The base counts while its lease does, and while no pack was lost.
+void SaveJob::find_base() {
+    const auto& base = trees_->base;
+    base_ = base && base->store == store_identity(layout_) && base->lease != nullptr &&
+            base->lease->valid() && index_->complete();
+    for (const RegionTree& tree : trees_->regions) {
+        base_ = base_ && !tree.where.empty();
+    }
+}
+
 Result<> SaveJob::prepare() {
     remove_leftovers(layout_);
+    packs_.refresh();
     if (!request_.replace && file_exists(layout_.ref(request_.tag))) {
         return fail(ErrorCode::failed, "there is a snapshot " + request_.tag + " already",
                     "choose another tag or remove that one first");
     }
+    trees_ = &(request_.digester != nullptr ? *request_.digester : own_digester_).impl();
+    TRY(trees_->attach(request_.regions));
+    TRY(find_parent());
     Manifest& manifest = placed_.manifest;
-    if (!request_.parent.empty()) {
-        if (!is_valid_tag(request_.parent) || !file_exists(layout_.ref(request_.parent))) {
-            return fail(ErrorCode::failed, "there is no parent snapshot " + request_.parent);
-        }
-        const auto bytes = TRY(read_file(layout_.ref(request_.parent), 4096));
-        const auto reference = TRY(decode_reference(
-            {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, request_.parent));
-        manifest.parent = reference.manifest;
-        manifest.parent_tag = request_.parent;
-    }
     manifest.schema_set = request_.schema_set;
     manifest.engine_semantics = request_.engine_semantics;
     manifest.contract = request_.contract;
     manifest.tier = request_.tier;
+    manifest.clone_forbidden = request_.clone_forbidden;
     manifest.provenance = request_.provenance;
     if (manifest.provenance.created_unix_ns == 0) {
         manifest.provenance.created_unix_ns =
@@ -96,160 +116,16 @@ Result<> SaveJob::prepare() {
     }
     index_ = TRY(Index::open(layout_, packs_));
     writer_ = std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit);
-    trees_ = &(request_.digester != nullptr ? *request_.digester : own_digester_).impl();
-    TRY(trees_->attach(request_.regions));
+    find_base();
     for (const RegionTree& tree : trees_->regions) {
-        locations_.emplace_back(tree.pages);
-        leaves_.emplace_back(tree.nodes[1].size());
+        places_.emplace_back(tree.dirty.size());
+        auto& levels = nodes_.emplace_back();
+        levels.emplace_back();
+        for (unsigned level = 1; level <= tree.levels(); ++level) {
+            levels.emplace_back(tree.nodes[level].size());
+        }
         report_.pages += tree.pages;
     }
-    return {};
-}
-
-Result<> SaveJob::save_page(Worker& worker, std::size_t region, u64 page) {
-    RegionTree& tree = trees_->regions[region];
-    const Digest& digest = tree.nodes[0][page];
-    Location& where = locations_[region][page];
-    where = TRY(worker.finder.find(RecordKind::pages, digest));
-    if (where != Location{} || !items_.claim(digest)) {
-        return {};
-    }
-    const auto bytes = std::as_bytes(std::span(tree.host + (page << page_shift), page_size));
-    // Its digest may come from a snapshot whose page the store has lost meanwhile.
-    if (request_.digester != nullptr && sha256(bytes) != digest) {
-        return fail(ErrorCode::corrupt, "page " +
-                                            std::to_string(gfn_of(tree.start).value() + page) +
-                                            ": the store has lost it and memory has another");
-    }
-    new_pages_ += 1;
-    return worker.builder.add(digest, bytes, &where, &items_);
-}
-
-Result<> SaveJob::save_leaf(Worker& worker, std::size_t region, u64 leaf) {
-    RegionTree& tree = trees_->regions[region];
-    tree.update_leaf(leaf);
-    const Digest& digest = tree.nodes[1][leaf];
-    if (digest == zero_digest) {
-        return {};
-    }
-    // A node is written after its children, so where it is, they are; unless a pack was lost. Then
-    // nodes are all written anew, with where their children are now.
-    if (index_->complete()) {
-        leaves_[region][leaf] = TRY(worker.finder.find(RecordKind::nodes, digest));
-        if (leaves_[region][leaf] != Location{}) {
-            return {};
-        }
-    }
-    const u64 begin = leaf << fanout_shift;
-    const u64 end = std::min(begin + fanout, tree.pages);
-    for (u64 page = begin; page < end; ++page) {
-        if (tree.nodes[0][page] != zero_digest) {
-            TRY(save_page(worker, region, page));
-        }
-    }
-    return {};
-}
-
-Result<> SaveJob::save_chunk(Worker& worker, std::size_t region, u64 first, u64 last) {
-    for (u64 leaf = first; leaf < last; ++leaf) {
-        TRY(save_leaf(worker, region, leaf));
-    }
-    return {};
-}
-
-Result<> SaveJob::save_pages() {
-    std::vector<std::unique_ptr<Worker>> workers;
-    for (unsigned i = 0; i < std::max(1u, request_.threads); ++i) {
-        std::unique_ptr<Index::View> view = TRY(index_->view());
-        workers.emplace_back(
-            new Worker{Finder(std::move(view), packs_),
-                       RecordBuilder(RecordKind::pages, extent_payload, *writer_)});
-    }
-    ProgressMeter meter(request_.progress, report_.pages << page_shift);
-    for (std::size_t region = 0; region < trees_->regions.size(); ++region) {
-        RegionTree& tree = trees_->regions[region];
-        const u64 leaves = tree.dirty.size();
-        const u64 chunks = (leaves + leaves_per_chunk - 1) / leaves_per_chunk;
-        const auto save_one = [&](unsigned worker, u64 chunk) -> Result<> {
-            const u64 first = chunk * leaves_per_chunk;
-            const u64 last = std::min(first + leaves_per_chunk, leaves);
-            TRY(save_chunk(*workers[worker], region, first, last));
-            const u64 end = std::min(last << fanout_shift, tree.pages);
-            return meter.add((end - (first << fanout_shift)) << page_shift);
-        };
-        TRY(parallel_chunks(chunks, static_cast<unsigned>(workers.size()), save_one));
-        tree.update_nodes();
-        for (const Digest& digest : tree.nodes[0]) {
-            report_.zero_pages += digest == zero_digest ? 1 : 0;
-        }
-    }
-    for (const auto& worker : workers) {
-        TRY(worker->builder.flush());
-    }
-    return {};
-}
-
-/// `known`, or where this save put the item.
-Result<Location> SaveJob::place(const Digest& digest, Location known) {
-    if (digest == zero_digest || known != Location{}) {
-        return known;
-    }
-    const Location location = items_.find(digest);
-    CHECK(location != Location{});
-    return location;
-}
-
-Result<> SaveJob::save_level(std::size_t region, unsigned level, Finder& finder,
-                             RecordBuilder& builder, std::vector<Location>& below) {
-    const RegionTree& tree = trees_->regions[region];
-    std::vector<Location> here(tree.nodes[level].size());
-    std::vector<std::byte> bytes;
-    MapNode node;
-    node.level = level;
-    for (u64 i = 0; i < here.size(); ++i) {
-        const Digest& digest = tree.nodes[level][i];
-        if (digest == zero_digest) {
-            continue;
-        }
-        if (level == 1) {
-            here[i] = leaves_[region][i];
-        } else if (index_->complete()) {
-            here[i] = TRY(finder.find(RecordKind::nodes, digest));
-        }
-        if (here[i] != Location{} || !items_.claim(digest)) {
-            continue;
-        }
-        node.mask = 0;
-        const auto children = tree.children(level, i);
-        for (u64 c = 0; c < children.size(); ++c) {
-            if (children[c] != zero_digest) {
-                node.mask |= u64{1} << c;
-                node.digests[c] = children[c];
-                node.locations[c] = TRY(place(children[c], below[(i << fanout_shift) + c]));
-            }
-        }
-        bytes.clear();
-        encode_node(node, bytes);
-        TRY(builder.add(digest, bytes, &here[i], &items_));
-    }
-    TRY(builder.flush());
-    below = std::move(here);
-    return {};
-}
-
-Result<> SaveJob::save_nodes() {
-    Finder finder(TRY(index_->view()), packs_);
-    RecordBuilder builder(RecordKind::nodes, extent_payload, *writer_);
-    for (std::size_t region = 0; region < trees_->regions.size(); ++region) {
-        const RegionTree& tree = trees_->regions[region];
-        std::vector<Location> below = std::move(locations_[region]);
-        for (unsigned level = 1; level <= tree.levels(); ++level) {
-            TRY(save_level(region, level, finder, builder, below));
-        }
-        placed_.region_roots.push_back(TRY(place(tree.root(), below[0])));
-    }
-    placed_.manifest.regions = trees_->entries();
-    placed_.manifest.memory_root = map_root(placed_.manifest.regions);
     return {};
 }
 
@@ -260,7 +136,7 @@ Result<> SaveJob::save_units() {
     }
     std::sort(sorted.begin(), sorted.end(),
               [](const Unit* a, const Unit* b) { return a->name < b->name; });
-    RecordBuilder builder(RecordKind::units, 1u << 20, *writer_);
+    RecordBuilder builder(RecordKind::units, unit_payload, *writer_);
     placed_.units.resize(sorted.size());
     for (std::size_t i = 0; i < sorted.size(); ++i) {
         const Unit& unit = *sorted[i];
@@ -276,15 +152,14 @@ Result<> SaveJob::save_units() {
     return {};
 }
 
-Result<> SaveJob::write_reference() {
-    const std::string text = encode_reference({request_.tag, placed_.manifest.digest});
-    const auto bytes = std::as_bytes(std::span(text));
-    Result<> written = replace_file(layout_.refs(), request_.tag, bytes);
+Result<> SaveJob::put_reference() {
+    const Digest& digest = placed_.manifest.digest;
+    Result<> written = write_reference(layout_, {request_.tag, digest});
     if (!written) {
         // It may be in place although not known to be on disk; then what it names must stay.
-        const auto there = read_file(layout_.ref(request_.tag), 4096);
-        if (!there || !std::equal(there->begin(), there->end(), bytes.begin(), bytes.end())) {
-            ::unlink(layout_.manifest(placed_.manifest.digest).c_str());
+        const auto there = read_reference(layout_, request_.tag);
+        if (!there || there->manifest != digest) {
+            ::unlink(layout_.manifest(digest).c_str());
         }
     }
     return written;
@@ -304,18 +179,34 @@ Result<> SaveJob::commit() {
     writer_->keep();
     report_.index_bytes = index_->file_size();
     report_.index_ms += ms_since(start);
+    placed_.manifest.provenance.save_ns = static_cast<u64>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(start - begin_).count());
     const auto bytes = encode_manifest(placed_);
     TRY(replace_file(layout_.manifests(), to_hex(placed_.manifest.digest), bytes));
-    TRY(write_reference());
+    TRY(put_reference());
     report_.commit_ms = ms_since(start);
     return {};
+}
+
+/// The digester's trees are those of this snapshot now.
+void SaveJob::become_base() {
+    if (request_.digester == nullptr) {
+        return;
+    }
+    trees_->base = Base{store_identity(layout_), placed_.manifest.digest,
+                        Lease::take(layout_, placed_.manifest.digest)};
+    for (std::size_t i = 0; i < trees_->regions.size(); ++i) {
+        RegionTree& tree = trees_->regions[i];
+        tree.where = std::move(nodes_[i]);
+        tree.differs.assign(tree.differs.size(), 0);
+    }
 }
 
 Result<SaveReport> SaveJob::run() {
     TRY(check_request());
     const WriterLock lock = TRY(WriterLock::take(layout_, request_.wait_for_writer));
     auto start = Clock::now();
-    const auto begin = start;
+    begin_ = start;
     TRY(prepare());
     report_.index_ms = ms_since(start);
     TRY(save_pages());
@@ -324,11 +215,12 @@ Result<SaveReport> SaveJob::run() {
     TRY(save_units());
     report_.map_ms = ms_since(start);
     TRY(commit());
-    report_.total_ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+    become_base();
+    report_.total_ms = std::chrono::duration<double, std::milli>(Clock::now() - begin_).count();
     report_.manifest = placed_.manifest.digest;
     report_.machine_digest = placed_.manifest.machine_digest;
     report_.memory_root = placed_.manifest.memory_root;
-    report_.new_pages = new_pages_;
+    report_.parent = placed_.manifest.parent_tag;
     report_.bytes_written = writer_->bytes_written();
     return report_;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "snapshot/files.hpp"
 #include "snapshot/index.hpp"
 #include "snapshot/items.hpp"
+#include "snapshot/load.hpp"
 #include "snapshot/manifest.hpp"
 #include "snapshot/pack_writer.hpp"
 
@@ -26,32 +28,56 @@ public:
 
 private:
     struct Worker;
+    using Clock = std::chrono::steady_clock;
+    using LeafPlaces = std::array<Location, fanout>;
 
+    // save.cpp
     [[nodiscard]] Result<> check_request() const;
     [[nodiscard]] Result<> prepare();
+    [[nodiscard]] Result<> find_parent();
+    void find_base();
+    [[nodiscard]] Result<> save_units();
+    [[nodiscard]] Result<> commit();
+    [[nodiscard]] Result<> put_reference();
+    void become_base();
+
+    // save_pages.cpp
     [[nodiscard]] Result<> save_pages();
     [[nodiscard]] Result<> save_chunk(Worker& worker, std::size_t region, u64 first, u64 last);
     [[nodiscard]] Result<> save_leaf(Worker& worker, std::size_t region, u64 leaf);
-    [[nodiscard]] Result<> save_page(Worker& worker, std::size_t region, u64 page);
+    [[nodiscard]] Result<> save_page(Worker& worker, std::size_t region, u64 page, bool read);
+    [[nodiscard]] Result<> places_in_base(Worker& worker, const RegionTree& tree, u64 leaf,
+                                          LeafPlaces& places);
+    [[nodiscard]] Result<Location> stored_leaf(Worker& worker, const RegionTree& tree, u64 leaf);
+    [[nodiscard]] Result<> load_page(Worker& worker, const RegionTree& tree, u64 page);
+
+    // save_map.cpp
     [[nodiscard]] Result<> save_nodes();
-    [[nodiscard]] Result<> save_level(std::size_t region, unsigned level, Finder& finder,
-                                      RecordBuilder& builder, std::vector<Location>& below);
-    [[nodiscard]] Result<> save_units();
-    [[nodiscard]] Result<> commit();
-    [[nodiscard]] Result<> write_reference();
+    void keep_nodes(std::size_t region);
+    [[nodiscard]] Result<> save_level(std::size_t region, unsigned level, RecordBuilder& builder,
+                                      std::vector<Location>& below);
+    [[nodiscard]] Result<Location> stored_node(const RegionTree& tree, unsigned level, u64 index,
+                                               const MapNode& wanted);
     [[nodiscard]] Result<Location> place(const Digest& digest, Location known);
 
     const Layout& layout_;
     const Packs& packs_;
     const SaveRequest& request_;
+    Clock::time_point begin_;
     std::unique_ptr<Index> index_;
     std::unique_ptr<PackWriter> writer_;
     MemoryDigester own_digester_;
     MemoryDigester::Impl* trees_ = nullptr;
-    std::vector<std::vector<Location>> locations_; ///< per region and page; zero: ask items_
-    std::vector<std::vector<Location>> leaves_;    ///< per region: leaves the store has already
+    bool base_ = false; ///< trees_ knows where what it has not changed lies
+    /// Per region and leaf: where the pages of a leaf that is to be written lie; zero: ask items_.
+    std::vector<std::vector<std::unique_ptr<LeafPlaces>>> places_;
+    /// Per region and level: where nodes lie. Leaves that are to be written are zero at first.
+    std::vector<std::vector<std::vector<Location>>> nodes_;
+    std::unique_ptr<Finder> node_finder_;
+    std::unique_ptr<RecordCache> node_cache_;
     NewItems items_;
     std::atomic<u64> new_pages_{0};
+    std::atomic<u64> dirty_pages_{0};
     PlacedManifest placed_;
     SaveReport report_;
 };

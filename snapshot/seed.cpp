@@ -20,6 +20,9 @@ Result<> fill(RecordCache& cache, RegionTree& tree, unsigned level, u64 index, L
     for (u64 i = 0; i < fanout && first + i < below.size(); ++i) {
         below[first + i] = node.digests[i];
         if (level > 1) {
+            tree.where[level - 1][first + i] = node.locations[i];
+        }
+        if (level > 1) {
             TRY(fill(cache, tree, level - 1, first + i, node.locations[i]));
         }
     }
@@ -41,10 +44,16 @@ Result<> Snapshot::seed(MemoryDigester& digester) const {
     for (std::size_t i = 0; i < regions.size(); ++i) {
         RegionTree& tree = fresh.impl().regions[i];
         tree.nodes.back()[0] = regions[i].root;
+        tree.where.resize(tree.nodes.size());
+        for (unsigned level = 1; level <= tree.levels(); ++level) {
+            tree.where[level].resize(tree.nodes[level].size());
+        }
+        tree.where.back()[0] = data_->placed.region_roots[i];
         TRY(fill(cache, tree, tree.levels(), 0, data_->placed.region_roots[i]),
             "snapshot " + data_->tag + ": memory map");
         tree.dirty.assign(tree.dirty.size(), 0);
     }
+    fresh.impl().base = Base{data_->store, manifest().digest, data_->lease};
     digester = std::move(fresh);
     return {};
 }

@@ -2,49 +2,21 @@
 // Readers come in here without any lock: files are replaced whole, packs are never changed.
 #include "snapshot/store.hpp"
 
-#include <cerrno>
-
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "snapshot/index.hpp"
+#include "snapshot/claims.hpp"
 #include "snapshot/save.hpp"
 
 namespace nestor::snapshot {
 
 namespace {
 
-constexpr std::size_t max_reference_file = 4096;
-
-Failure no_such_tag(const Layout& layout, std::string_view tag) {
-    return fail(ErrorCode::failed,
-                "there is no snapshot " + std::string(tag) + " in " + layout.root,
-                "vm snap ls lists what there is");
-}
-
 u64 size_of(const std::string& path) {
     struct stat info{};
     return ::stat(path.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
 }
 
-Result<> check_tag(std::string_view tag) {
-    if (!is_valid_tag(tag)) {
-        return fail(ErrorCode::usage, "'" + std::string(tag) + "' cannot name a snapshot");
-    }
-    return {};
-}
-
 } // namespace
-
-Result<Reference> Store::Impl::reference(std::string_view tag) const {
-    TRY(check_tag(tag));
-    const std::string path = layout.ref(tag);
-    if (!file_exists(path)) {
-        return no_such_tag(layout, tag);
-    }
-    const auto bytes = TRY(read_file(path, max_reference_file));
-    return decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
-}
 
 Result<PlacedManifest> Store::Impl::manifest(const Digest& digest) const {
     const std::string path = layout.manifest(digest);
@@ -56,10 +28,21 @@ Result<PlacedManifest> Store::Impl::manifest(const Digest& digest) const {
 }
 
 Result<std::shared_ptr<const SnapshotData>> Store::Impl::load(std::string_view tag) const {
-    const Reference found = TRY(reference(tag));
-    const std::string context = "snapshot " + std::string(tag);
+    Reference found = TRY(read_reference(layout, tag));
     auto data = std::make_shared<SnapshotData>();
+    // Once the lease is there and the tag still says so, gc keeps the manifest and all below it.
+    while (true) {
+        data->lease = Lease::take(layout, found.manifest);
+        const Reference again = TRY(read_reference(layout, tag));
+        if (again.manifest == found.manifest) {
+            break;
+        }
+        found = again;
+    }
+    const std::string context = "snapshot " + std::string(tag);
     data->tag = tag;
+    data->store = store_identity(layout);
+    data->order = layout.order(found.manifest);
     data->packs = packs;
     data->placed = TRY(manifest(found.manifest), context);
     data->units = TRY(read_units(data->placed, *packs), context);
@@ -99,11 +82,12 @@ Result<std::vector<ListEntry>> Store::list() const {
         ListEntry entry;
         entry.tag = tag;
         const auto read = [&]() -> Result<Manifest> {
-            const Reference reference = TRY(impl_->reference(tag));
+            const Reference reference = TRY(read_reference(impl_->layout, tag));
             return TRY(impl_->manifest(reference.manifest)).manifest;
         };
         auto manifest = read();
         if (manifest) {
+            entry.claim = TRY(read_claim(impl_->layout, manifest->digest));
             entry.manifest = std::move(*manifest);
         } else {
             entry.error = manifest.error();
@@ -113,23 +97,17 @@ Result<std::vector<ListEntry>> Store::list() const {
     return entries;
 }
 
-Result<> Store::remove(std::string_view tag) {
-    TRY(check_tag(tag));
-    const Layout& layout = impl_->layout;
-    const WriterLock lock = TRY(WriterLock::take(layout, std::chrono::milliseconds(0)));
-    if (::unlink(layout.ref(tag).c_str()) != 0) {
-        if (errno == ENOENT) {
-            return no_such_tag(layout, tag);
-        }
-        return fail_errno("removing " + layout.ref(tag), errno);
-    }
-    return sync_directory(layout.refs());
-}
-
 Result<StoreStat> Store::stat() const {
     const Layout& layout = impl_->layout;
     StoreStat stat;
-    stat.snapshots = TRY(list_directory(layout.refs())).size();
+    for (const ListEntry& entry : TRY(list())) {
+        stat.snapshots += 1;
+        if (entry.manifest) {
+            for (const RegionEntry& region : entry.manifest->regions) {
+                stat.logical_bytes += region.size;
+            }
+        }
+    }
     stat.index_bytes = size_of(layout.index());
     for (const std::string& name : TRY(list_directory(layout.manifests()))) {
         stat.manifest_bytes += size_of(layout.manifests() + "/" + name);

@@ -14,9 +14,8 @@ struct Store::Impl {
     explicit Impl(std::string directory)
         : layout{std::move(directory)}, packs(std::make_shared<Packs>(layout.packs())) {}
 
-    [[nodiscard]] Result<Reference> reference(std::string_view tag) const;
     [[nodiscard]] Result<PlacedManifest> manifest(const Digest& digest) const;
-    /// Manifest and units of a tag, verified.
+    /// Manifest and units of a tag, verified and leased.
     [[nodiscard]] Result<std::shared_ptr<const SnapshotData>> load(std::string_view tag) const;
 
     Layout layout;

@@ -39,7 +39,9 @@ Result<int> fsck(const Options& o) {
     snapshot::FsckReport report;
     {
         Work work("checking " + store.directory(), o.json);
-        report = TRY(store.fsck(work.progress()));
+        snapshot::FsckOptions options;
+        options.progress = work.progress();
+        report = TRY(store.fsck(options));
     }
     const int status = report.findings.empty() ? 0 : static_cast<int>(ErrorCode::corrupt);
     if (o.json) {
