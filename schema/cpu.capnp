@@ -102,4 +102,7 @@ struct Cpu {
   smbase @44 :UInt32 = 0x30000 $A.hex;
   monitorLine @45 :Data $A.fixed(64);
   # Content of the line under MONITOR when it was armed: MWAIT ends when it differs.
+  pauseFirst @46 :UInt64 $A.unit("TSC cycles");
+  pauseLast @47 :UInt64 $A.unit("TSC cycles");
+  # First and most recent PAUSE of the loop that PAUSE-loop exiting watches (SDM 3C 26.1.3).
 }

@@ -21,6 +21,7 @@
 #include "engine/cpu/mode.hpp"
 #include "engine/cpu/op.hpp"
 #include "engine/cpu/tlb.hpp"
+#include "engine/cpu/vmx_controls.hpp"
 #include "engine/state/cpu.hpp"
 
 namespace nestor::cpu {
@@ -30,21 +31,6 @@ class Decoder;
 
 /// Access rights a memory access needs, and who makes it.
 enum class Access : u8 { read, write, exec };
-
-/// What the current VMCS makes the silicon do, in the VMCS's own terms (SDM 3C 25.6). L0 fills it
-/// before a run; bitmaps are null where the control is off.
-struct Controls {
-    u32 pin = 0;
-    u32 proc = 0;
-    u32 proc2 = 0;
-    u32 exception_bitmap = 0;
-    u64 cr0_mask = 0, cr0_shadow = 0;
-    u64 cr4_mask = 0, cr4_shadow = 0;
-    u64 tsc_offset = 0;
-    const u8* msr_bitmap = nullptr; ///< 4 KiB (SDM 3C 25.6.9)
-    u64 apic_access_page = ~u64{0}; ///< guest-physical; all ones when not virtualized
-    u8 cr8 = 0;                     ///< TPR 7:4 as MOV CR8 sees it, kept in step by L0
-};
 
 /// Ticks as a function of the machine-wide count (design rule 2).
 struct Clock {
@@ -76,6 +62,7 @@ public:
         static constexpr u32 shadow = 4; ///< STI or MOV SS blocking ends after one instruction
         static constexpr u32 yield = 8;  ///< PAUSE: the scheduler may run somebody else
         static constexpr u32 injection = 16; ///< `injected` is to be delivered
+        static constexpr u32 entry = 32;     ///< a VM entry happened and nothing of it ran yet
     };
 
     /// Why run() returned.
@@ -103,6 +90,9 @@ public:
 
     /// After a change of `s` from outside: drops everything derived from it.
     void rehydrate();
+    /// After a VM transition loaded `s` and `controls`: recomputes what depends on them. Decoded
+    /// code is kept; an injection, a pending monitor trap and the preemption timer are gone.
+    void transition();
     /// Writes lazily kept flags and shadows into `s`; `s` is exact afterwards.
     void materialize();
 
@@ -153,6 +143,12 @@ public:
     std::optional<Event> delivering; ///< being delivered: the IDT-vectoring event of an exit
 
     Controls controls;
+    bool monitor_trap_pending = false;     ///< a monitor-trap-flag exit waits for its boundary
+    u64 preemption_deadline = no_deadline; ///< tick at which the VMX preemption timer expires
+    static constexpr u64 no_deadline = ~u64{0};
+    bool nmi_unblocked = false;     ///< the running IRET ended blocking by NMI
+    u16 apic_write = no_apic_write; ///< offset in the virtual-APIC page that the instruction wrote
+    static constexpr u16 no_apic_write = 0xffff;
     Clock clock;
     Package& package;
     const unsigned index;
@@ -313,6 +309,7 @@ public:
 
     /// Translates one linear address: the page walk of SDM 3A chapter 4 with A/D updates. False:
     /// outcome is fault (#PF, CR2 in event.address), page_needed, copy_needed or vm_exit.
+    /// Under EPT the result is what the guest-physical address translates to.
     bool translate(u64 address, Access kind, bool user, bool implicit, Translation& out);
     /// Drops cached translations (CR3, CR0.WP, CR4 and EFER changes, INVPCID...).
     void flush_tlb();
@@ -406,7 +403,13 @@ public:
         return clock.ticks + static_cast<u64>(u128{elapsed} * clock.numerator / clock.denominator);
     }
     /// TSC as RDTSC returns it at this instruction.
-    [[nodiscard]] u64 tsc_at(const Op* op) const { return ticks_at(op) + controls.tsc_offset; }
+    [[nodiscard]] u64 tsc_at(const Op* op) const {
+        const u64 ticks = ticks_at(op);
+        if (controls.tsc_multiplier == Controls::tsc_unity) {
+            return ticks + controls.tsc_offset;
+        }
+        return static_cast<u64>(u128{ticks} * controls.tsc_multiplier >> 48) + controls.tsc_offset;
+    }
     /// Instructions this vCPU retired since reset, for its performance counters.
     [[nodiscard]] u64 retired_at(const Op* op) const {
         return s.retired + (count_at(op) - start_count_);
@@ -435,7 +438,6 @@ private:
     bool service_boundary();
     bool deliver_injected();
     bool deliver_pending_debug();
-    bool window_exit();
     bool code_breakpoint();
     void after_instruction(u64 rflags_before, bool retired);
     bool stop_for(Outcome o);

@@ -40,6 +40,10 @@ struct VmExit {
     u32 idt_vectoring_error = 0;
     u32 instruction_length = 0;
     u32 instruction_info = 0;
+    /// No control asked for this exit: the silicon leaves to L0 what it does not do itself (an MSR
+    /// that it does not hold, a fetch from where no RAM is, a field of a shadow VMCS). Fields are
+    /// as for an exit that a control asked for.
+    bool assist = false;
 };
 
 /// An access of an instruction that has to be answered from outside: a port, MMIO, or the APIC

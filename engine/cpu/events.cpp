@@ -52,6 +52,19 @@ void record(Cpu& cpu, const Event& e) {
     }
 }
 
+/// SDM 3C 25.6.3: the exception bitmap; for #PF as the error-code mask and match say.
+bool exception_exits(const Cpu& cpu, const Event& e) {
+    if (!is_exception(e.type)) {
+        return false;
+    }
+    const Controls& c = cpu.controls;
+    const bool listed = (c.exception_bitmap >> (e.vector & 31) & 1) != 0;
+    if (e.vector != static_cast<u8>(Exception::pf)) {
+        return listed;
+    }
+    return listed == ((e.error & c.page_fault_mask) == c.page_fault_match);
+}
+
 void exit_for_exception(Cpu& cpu, const Event& e, const std::optional<Event>& during) {
     // SDM 3C 28.3.3: the saved RF is that of the image which delivery would have pushed.
     if (is_software_kind(e.type)) {
@@ -63,11 +76,16 @@ void exit_for_exception(Cpu& cpu, const Event& e, const std::optional<Event>& du
     if (e.type == EventType::hardware_exception && (e.vector == 14 || e.vector == 1)) {
         qualification = e.address;
     }
+    const bool double_fault = e.vector == static_cast<u8>(Exception::df);
     cpu.set_exit(ExitReason::exception_or_nmi, qualification);
     cpu.exit.interruption_info = interruption_info(e);
+    if (cpu.nmi_unblocked && !during && !double_fault) {
+        cpu.exit.interruption_info |= bit<u32>(12); // SDM 3C 28.2.3
+    }
     cpu.exit.interruption_error = e.has_error ? e.error : 0;
     cpu.exit.instruction_length = e.instruction_length;
-    if (during) {
+    // A double fault is not met during the delivery that led to it (SDM 3C 28.2.4).
+    if (during && !double_fault) {
         cpu.exit.idt_vectoring_info = interruption_info(*during);
         cpu.exit.idt_vectoring_error = during->has_error ? during->error : 0;
     }
@@ -100,15 +118,18 @@ bool Cpu::deliver(const Event& first) {
     std::optional<Event> during;
     for (;;) {
         const bool exempt = by_entry && !during;
-        if (is_exception(e.type) && !exempt && (controls.exception_bitmap >> e.vector & 1) != 0) {
+        if (!exempt && exception_exits(*this, e)) {
             exit_for_exception(*this, e, during);
             break;
         }
-        record(*this, e);
+        if (!exempt) {
+            record(*this, e); // an entry's event changes neither CR2 nor debug registers
+        }
         delivering = e;
         outcome = Outcome::resume;
         if (deliver_once(*this, e)) {
             delivering.reset();
+            nmi_unblocked = false;
             s.activity = state::ActivityState::active;
             s.blocking_by_sti = false;
             s.blocking_by_mov_ss = false;
@@ -134,17 +155,20 @@ bool Cpu::deliver(const Event& first) {
         const bool first_hand =
             exit.reason == ExitReason::exception_or_nmi || exit.reason == ExitReason::triple_fault;
         if (!first_hand && delivering) {
+            s.blocking_by_nmi |= delivering->type == EventType::nmi;
             exit.idt_vectoring_info = interruption_info(*delivering);
             exit.idt_vectoring_error = delivering->has_error ? delivering->error : 0;
             exit.instruction_length = delivering->instruction_length;
         }
     } else {
+        s.blocking_by_nmi |= nmi_unblocked; // IRET starts again
         s.cr2 = old_cr2;
         s.dr6 = old_dr6;
         s.dr7 = old_dr7;
         s.debugctl = old_debugctl;
     }
     delivering.reset();
+    nmi_unblocked = false;
     return false;
 }
 

@@ -9,6 +9,7 @@
 
 #include "engine/cpu/cpu.hpp"
 #include "engine/cpu/package.hpp"
+#include "engine/cpu/virtual_apic.hpp"
 
 namespace nestor::cpu {
 
@@ -161,8 +162,60 @@ bool Cpu::writable_now(const Pieces& pieces) {
 
 // --- moving bytes -------------------------------------------------------------------------------
 
+namespace {
+
+/// An access that stopped. Exits that memory causes have an instruction length too, although the
+/// SDM leaves it undefined: hypervisors skip instructions by it.
+bool stopped(Cpu& cpu, const Op* op) {
+    if (op != nullptr && cpu.outcome == Outcome::vm_exit) {
+        cpu.exit.instruction_length = op->len;
+    }
+    return false;
+}
+
+/// Exit qualification of SDM 3C table 28-6.
+void apic_access_exit(Cpu& cpu, u64 offset, bool write) {
+    const u64 type = cpu.delivering ? 3 : write ? 1 : 0;
+    cpu.set_exit(ExitReason::apic_access, offset | type << 12);
+}
+
+/// A virtualized access to the APIC-access page (SDM 3C 30.4). The page is ready.
+void access_virtual_apic(Cpu& cpu, u16 offset, unsigned size, bool write, u8* bytes) {
+    const u16 reg = offset & 0xffc;
+    u32 value = read_virtual_apic(cpu, reg);
+    u8* at = reinterpret_cast<u8*>(&value) + (offset & 3);
+    if (!write) {
+        std::memcpy(bytes, at, size);
+        return;
+    }
+    std::memcpy(at, bytes, size);
+    write_virtual_apic(cpu, reg, value);
+    cpu.apic_write = offset;
+    cpu.raise_attention(0); // its emulation comes behind the instruction
+}
+
+} // namespace
+
 bool Cpu::external_piece(const Op* op, const Piece& piece, bool write, u8* bytes) {
-    const auto kind = piece.physical >> page_shift == controls.apic_access_page >> page_shift
+    if (piece.physical >> page_shift == controls.apic_access_page >> page_shift) {
+        const auto offset = static_cast<u16>(piece.physical & page_mask);
+        if (op != nullptr && apic_access_virtualized(*this, offset, piece.size, write)) {
+            if (!virtual_apic_ready(*this)) {
+                return false;
+            }
+            if (write && op->number + 1u != block->count && op->number + 1u != cut_) {
+                outcome = Outcome::restart_alone;
+                return false;
+            }
+            access_virtual_apic(*this, offset, piece.size, write, bytes);
+            return true;
+        }
+        if (!controls.assisted) {
+            apic_access_exit(*this, offset, write);
+            return false;
+        }
+    }
+    const auto kind = piece.physical >> page_shift == controls.lapic_page >> page_shift
                           ? PendingAccess::Kind::apic
                           : PendingAccess::Kind::mmio;
     unsigned done = 0;
@@ -226,7 +279,7 @@ bool Cpu::load_slow(const Op* op, u64 address, void* out, unsigned size, Seg seg
     if (!check_address(address, size, segment) ||
         !locate(address, size, Access::read, false, pieces) ||
         !read_pieces(op, pieces, static_cast<u8*>(out))) {
-        return false;
+        return stopped(*this, op);
     }
     if (view == TlbView::checked) {
         data_breakpoint(address, size, false);
@@ -239,7 +292,7 @@ bool Cpu::store_slow(const Op* op, u64 address, const void* in, unsigned size, S
     if (!check_address(address, size, segment) ||
         !locate(address, size, Access::write, false, pieces) ||
         !write_pieces(op, pieces, static_cast<const u8*>(in))) {
-        return false;
+        return stopped(*this, op);
     }
     if (view == TlbView::checked) {
         data_breakpoint(address, size, true);
@@ -252,7 +305,7 @@ bool Cpu::load_for_write_slow(const Op* op, u64 address, void* out, unsigned siz
     if (!check_address(address, size, segment) ||
         !locate(address, size, Access::write, false, pieces) || !writable_now(pieces) ||
         !read_pieces(op, pieces, static_cast<u8*>(out))) {
-        return false;
+        return stopped(*this, op);
     }
     if (view == TlbView::checked) {
         data_breakpoint(address, size, false);
@@ -260,10 +313,11 @@ bool Cpu::load_for_write_slow(const Op* op, u64 address, void* out, unsigned siz
     return true;
 }
 
-bool Cpu::probe_write(const Op*, u64 address, unsigned size, Seg segment) {
+bool Cpu::probe_write(const Op* op, u64 address, unsigned size, Seg segment) {
     Pieces pieces;
-    return check_address(address, size, segment) &&
-           locate(address, size, Access::write, false, pieces) && writable_now(pieces);
+    return (check_address(address, size, segment) &&
+            locate(address, size, Access::write, false, pieces) && writable_now(pieces)) ||
+           stopped(*this, op);
 }
 
 bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
@@ -274,14 +328,16 @@ bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
         return true;
     }
     Pieces pieces;
-    return locate(address, size, Access::read, true, pieces) &&
-           read_pieces(op, pieces, static_cast<u8*>(out));
+    return (locate(address, size, Access::read, true, pieces) &&
+            read_pieces(op, pieces, static_cast<u8*>(out))) ||
+           stopped(*this, op);
 }
 
 bool Cpu::store_system(const Op* op, u64 address, const void* in, unsigned size) {
     Pieces pieces;
-    return locate(address, size, Access::write, true, pieces) &&
-           write_pieces(op, pieces, static_cast<const u8*>(in));
+    return (locate(address, size, Access::write, true, pieces) &&
+            write_pieces(op, pieces, static_cast<const u8*>(in))) ||
+           stopped(*this, op);
 }
 
 // --- outside and debug --------------------------------------------------------------------------

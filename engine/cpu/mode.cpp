@@ -73,8 +73,9 @@ void Cpu::update_flags_mode() {
     tlb = tlb_storage.view(view);
     tlb_mask = tlb_storage.slot_mask();
     // With breakpoints of any kind, so that a trap follows its instruction and RF ends with the
-    // next.
-    const bool one_at_a_time = (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0;
+    // next. So too with the monitor trap flag.
+    const bool one_at_a_time = (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0 ||
+                               (controls.proc & proc_control::monitor_trap_flag) != 0;
     attention = one_at_a_time ? attention | Attention::step : attention & ~Attention::step;
 }
 

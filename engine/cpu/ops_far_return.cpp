@@ -249,6 +249,21 @@ const Op* iret_task(Cpu& cpu, const Op* op) {
     return nullptr;
 }
 
+/// IRET ends blocking by NMI even if it faults or exits, and the exit says so (SDM 3C 26.3,
+/// 28.2.3). With "NMI exiting" but no virtual NMIs there is nothing that it could end.
+void unblock_nmi(Cpu& cpu) {
+    const u32 controls = cpu.controls.pin & (pin_control::nmi_exiting | pin_control::virtual_nmis);
+    if (controls == pin_control::nmi_exiting) {
+        return;
+    }
+    const bool was = cpu.s.blocking_by_nmi;
+    cpu.s.blocking_by_nmi = false;
+    cpu.nmi_unblocked = was && cpu.outcome == Outcome::fault;
+    if (was && cpu.outcome == Outcome::vm_exit && (cpu.exit.idt_vectoring_info >> 31) == 0) {
+        cpu.exit.qualification |= bit(12);
+    }
+}
+
 template <unsigned width>
 const Op* op_iret(Cpu& cpu, const Op* op) {
     bool ok;
@@ -263,8 +278,8 @@ const Op* op_iret(Cpu& cpu, const Op* op) {
         Return r{cpu, op, width, 0, true};
         ok = r.protected_mode();
     }
-    if (ok || cpu.outcome == Outcome::fault) {
-        cpu.s.blocking_by_nmi = false;
+    if (ok || cpu.outcome == Outcome::fault || cpu.outcome == Outcome::vm_exit) {
+        unblock_nmi(cpu);
     }
     return ok ? finish(cpu, op) : cpu.abandon(op);
 }

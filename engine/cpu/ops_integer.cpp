@@ -47,12 +47,6 @@ const Op* op_sahf(Cpu& cpu, const Op* op) {
     cpu.set_flags(ah_flags, cpu.reg<u8>(1));
     return next(cpu, op);
 }
-/// The scheduler's turn ends here (design rule 2).
-const Op* op_pause(Cpu& cpu, const Op* op) {
-    cpu.raise_attention(Cpu::Attention::yield);
-    return cpu.leave(op);
-}
-
 bool set(Emit& e, OpFn fn) {
     e.op.fn = fn;
     return true;
@@ -76,9 +70,6 @@ bool emit_misc(Emit& e) {
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_ENDBR64:
         return set(e, op_nop);
-    case ZYDIS_MNEMONIC_PAUSE:
-        e.ends_block = true;
-        return set(e, op_pause);
     case ZYDIS_MNEMONIC_CLC:
         return set(e, op_carry<rflags::cf, 0>);
     case ZYDIS_MNEMONIC_STC:

@@ -2,8 +2,8 @@
 //
 // One iteration is one access answered from outside; the instruction starts again with each answer.
 // For INS the memory is found writable before the port is read, since a port cannot be read twice.
-// Under the unconditional-I/O-exiting control the instruction exits (SDM 3C 25.1.3) after its
-// permission checks.
+// Where controls make the instruction exit (SDM 3C 26.1.3), that comes behind its permission
+// checks.
 #include "engine/cpu/string.hpp"
 #include "engine/cpu/system.hpp"
 
@@ -16,29 +16,47 @@ namespace {
 /// op->imm bit 0: a REP prefix.
 constexpr i32 repeated = 1;
 
+/// Linear address of the element, without checks: an exit comes before the memory's faults.
+u64 element_address(const Cpu& cpu, Seg segment, u64 offset) {
+    const u64 base = cpu.s.segments[static_cast<unsigned>(segment)].base;
+    if (cpu.mode.is64()) {
+        return offset + (segment >= Seg::fs ? base : 0);
+    }
+    return static_cast<u32>(base + offset);
+}
+
 /// Exit qualification (SDM 3C table 28-5) and instruction information (table 28-9).
-void exit_to_monitor(Cpu& cpu, const Op* op, u16 port, unsigned size, bool in, u64 address) {
+void exit_to_monitor(Cpu& cpu, const Op* op, u16 port, unsigned size, bool in) {
     cpu.set_exit(ExitReason::io_instruction, io_qualification(port, size, in, false) | 1u << 4 |
                                                  ((op->imm & repeated) != 0 ? 1u << 5 : 0));
     const u64 mask = string_mask(op);
     const unsigned address_size = mask == 0xffff ? 0 : mask == 0xffffffff ? 1 : 2;
     const Seg segment = in ? Seg::es : Cpu::operand_segment(op);
+    const u64 offset = cpu.s.gpr[in ? rdi_index : rsi_index] & mask;
     cpu.exit.instruction_length = op->len;
-    cpu.exit.guest_linear = address;
+    cpu.exit.guest_linear = element_address(cpu, segment, offset);
     cpu.exit.instruction_info = address_size << 7 | static_cast<u32>(segment) << 15;
+}
+
+/// Permission and the VM exit, which come before anything about memory.
+bool port_allowed(Cpu& cpu, const Op* op, u16 port, unsigned size, bool in) {
+    bool exits = false;
+    if (!io_permitted(cpu, op, port, size) || !io_exits(cpu, port, size, exits)) {
+        return false;
+    }
+    if (exits) {
+        exit_to_monitor(cpu, op, port, size, in);
+    }
+    return !exits;
 }
 
 template <class T>
 bool one_in(Cpu& cpu, const Op* op) {
     const u16 port = cpu.reg<u16>(16);
     u64 address;
-    if (!io_permitted(cpu, op, port, sizeof(T)) ||
+    if (!port_allowed(cpu, op, port, sizeof(T), true) ||
         !cpu.segment_access(Seg::es, cpu.s.gpr[rdi_index] & string_mask(op), sizeof(T),
                             Access::write, address)) {
-        return false;
-    }
-    if (io_exits(cpu)) {
-        exit_to_monitor(cpu, op, port, sizeof(T), true, address);
         return false;
     }
     u64 data = 0;
@@ -56,13 +74,9 @@ bool one_out(Cpu& cpu, const Op* op) {
     const u16 port = cpu.reg<u16>(16);
     const Seg segment = Cpu::operand_segment(op);
     u64 address;
-    if (!io_permitted(cpu, op, port, sizeof(T)) ||
+    if (!port_allowed(cpu, op, port, sizeof(T), false) ||
         !cpu.segment_access(segment, cpu.s.gpr[rsi_index] & string_mask(op), sizeof(T),
                             Access::read, address)) {
-        return false;
-    }
-    if (io_exits(cpu)) {
-        exit_to_monitor(cpu, op, port, sizeof(T), false, address);
         return false;
     }
     T value;

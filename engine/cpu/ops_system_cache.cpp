@@ -23,7 +23,7 @@ const Op* op_invlpg(Cpu& cpu, const Op* op) {
     } else if (segment >= Seg::fs) {
         address += cpu.seg(segment).base;
     }
-    if ((cpu.controls.proc & proc::invlpg) != 0) {
+    if ((cpu.controls.proc & proc_control::invlpg_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::invlpg, address);
     }
     cpu.flush_tlb_page(address);
@@ -31,11 +31,11 @@ const Op* op_invlpg(Cpu& cpu, const Op* op) {
 }
 
 const Op* op_invpcid(Cpu& cpu, const Op* op) {
-    if ((cpu.controls.proc2 & proc2::invpcid) == 0) {
+    if ((cpu.controls.proc2 & proc2_control::enable_invpcid) == 0) {
         return cpu.raise(op, Exception::ud); // SDM 3C 26.3: not enabled in non-root operation
     }
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
-    if ((cpu.controls.proc & proc::invlpg) != 0) {
+    if ((cpu.controls.proc & proc_control::invlpg_exiting) != 0) {
         const u64 disp = memory_qualification(cpu, op);
         cpu.vm_exit(op, ExitReason::invpcid, disp);
         cpu.exit.instruction_info = memory_instruction_info(cpu, op) | (op->dst / 8u) << 28;
@@ -65,7 +65,7 @@ const Op* op_flush_line(Cpu& cpu, const Op* op) {
 
 const Op* op_wbinvd(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
-    if ((cpu.controls.proc2 & proc2::wbinvd) != 0) {
+    if ((cpu.controls.proc2 & proc2_control::wbinvd_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::wbinvd);
     }
     return op;
@@ -79,25 +79,47 @@ const Op* op_invd(Cpu& cpu, const Op* op) {
 
 const Op* op_hlt(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
-    if ((cpu.controls.proc & proc::hlt) != 0) {
+    if ((cpu.controls.proc & proc_control::hlt_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::hlt);
     }
     cpu.s.activity = state::ActivityState::hlt;
     return cpu.leave(op);
 }
 
+/// PAUSE-loop exiting (SDM 3C 26.1.3): at CPL 0, when a loop's PAUSEs are no further apart than
+/// PLE_Gap and the first was more than PLE_Window ago. Times are TSC cycles, without offset.
+bool pause_loop_exits(Cpu& cpu, const Op* op) {
+    const Controls& c = cpu.controls;
+    if ((c.proc2 & proc2_control::pause_loop_exiting) == 0 || cpu.cpl != 0) {
+        return false;
+    }
+    const u64 now = cpu.ticks_at(op);
+    // A time of zero: no PAUSE yet at CPL 0 since the VM entry.
+    const bool loop = cpu.s.pause_last != 0 && now - cpu.s.pause_last <= c.ple_gap;
+    cpu.s.pause_last = now;
+    if (!loop) {
+        cpu.s.pause_first = now;
+        return false;
+    }
+    return now - cpu.s.pause_first > c.ple_window;
+}
+
 const Op* op_pause(Cpu& cpu, const Op* op) {
-    if ((cpu.controls.proc & proc::pause) != 0) {
+    if ((cpu.controls.proc & proc_control::pause_exiting) != 0 || pause_loop_exits(cpu, op)) {
         return cpu.vm_exit(op, ExitReason::pause);
     }
-    cpu.raise_attention(Cpu::Attention::yield);
+    cpu.raise_attention(Cpu::Attention::yield); // the scheduler's turn ends here (design rule 2)
     return cpu.leave(op);
 }
 
-/// The address is found before the exit, whose guest_physical names it for L0.
+/// For L0's own guest the address is found before the exit, whose guest_physical names it.
 const Op* op_monitor(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
+    }
+    const bool exits = (cpu.controls.proc & proc_control::monitor_exiting) != 0;
+    if (exits && !cpu.controls.assisted) {
+        return cpu.vm_exit(op, ExitReason::monitor); // before faults of the operand
     }
     const u64 extensions =
         cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));
@@ -111,7 +133,7 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, cpu.load_slow(op, address, &byte, 1, segment));
     Translation t;
     NESTOR_OR_STOP(cpu, op, cpu.translate(address, Access::read, false, false, t));
-    if ((cpu.controls.proc & proc::monitor) != 0) {
+    if (exits) {
         cpu.vm_exit(op, ExitReason::monitor);
         cpu.exit.guest_linear = address;
         cpu.exit.guest_physical = t.physical;
@@ -127,7 +149,7 @@ const Op* op_mwait(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
     }
-    if ((cpu.controls.proc & proc::mwait) != 0) {
+    if ((cpu.controls.proc & proc_control::mwait_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::mwait, cpu.s.monitor_armed ? 1 : 0);
     }
     const u64 extensions =

@@ -5,6 +5,7 @@
 // Operand packing: op.dst the general register, op.imm the register number, op.aux its index.
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
+#include "engine/cpu/virtual_apic.hpp"
 
 namespace nestor::cpu {
 
@@ -36,6 +37,17 @@ bool check_paging_change(const Site& site, u64 value) {
     return ((s.cr4 & cr4::pae) != 0 && (cs.attributes & seg_attr::l) == 0 && !tss16) || site.gp(0);
 }
 
+/// Bits that VMX non-root operation keeps at 1 (SDM 3D A.7, A.8; SDM 3C 24.8). L0's own guest may
+/// be outside VMX operation as far as it knows, so there L0 sees to them with the masks.
+u64 cr0_fixed(const Cpu& cpu) {
+    if (cpu.controls.assisted) {
+        return 0;
+    }
+    const bool unrestricted = (cpu.controls.proc2 & proc2_control::unrestricted_guest) != 0;
+    return cr0::ne | (unrestricted ? 0 : cr0::pe | cr0::pg);
+}
+u64 cr4_fixed(const Cpu& cpu) { return cpu.controls.assisted ? 0 : cr4::vmxe; }
+
 bool pae_paging(u64 cr0_value, u64 cr4_value, u64 efer_value) {
     return (cr0_value & cr0::pg) != 0 && (cr4_value & cr4::pae) != 0 &&
            (efer_value & efer::lme) == 0;
@@ -51,7 +63,7 @@ bool write_cr0(const Site& site, u64 value) {
     }
     value = (value & cr0_known) | cr0::et;
     if (((value & cr0::pg) != 0 && (value & cr0::pe) == 0) ||
-        ((value & cr0::nw) != 0 && (value & cr0::cd) == 0)) {
+        ((value & cr0::nw) != 0 && (value & cr0::cd) == 0) || (~value & cr0_fixed(cpu)) != 0) {
         return site.gp(0);
     }
     if ((value & cr0::wp) == 0 && (s.cr4 & cr4::cet) != 0) {
@@ -103,7 +115,7 @@ bool write_cr4(const Site& site, u64 value) {
     Cpu& cpu = site.cpu;
     state::Cpu& s = cpu.s;
     const u64 changed = s.cr4 ^ value;
-    if ((value & cpu.package.features().cr4_reserved) != 0) {
+    if ((value & cpu.package.features().cr4_reserved) != 0 || (~value & cr4_fixed(cpu)) != 0) {
         return site.gp(0);
     }
     const bool lma = ia32e(cpu);
@@ -155,6 +167,44 @@ void set_destination(Cpu& cpu, const Op* op, u64 value) {
     }
 }
 
+/// SDM 3C 26.1.3: one of the CR3-target values does not exit.
+bool cr3_target(const Cpu& cpu, u64 value) {
+    const Controls& c = cpu.controls;
+    for (u32 i = 0; i < c.cr3_target_count && i < c.cr3_targets.size(); ++i) {
+        if (c.cr3_targets[i] == value) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// MOV from CR8 and to it: TPR 7:4 of the virtual-APIC page (SDM 3C 30.3), or of L0's APIC.
+bool read_cr8(Cpu& cpu, u64& value) {
+    if (!control(cpu, proc_control::use_tpr_shadow)) {
+        value = cpu.controls.cr8;
+        return true;
+    }
+    if (!virtual_apic_ready(cpu)) {
+        return false;
+    }
+    value = read_virtual_apic(cpu, vapic::tpr) >> 4 & 15;
+    return true;
+}
+const Op* write_cr8(Cpu& cpu, const Op* op, u64 value) {
+    if (value >> 4 != 0) {
+        return cpu.raise(op, Exception::gp);
+    }
+    if (!control(cpu, proc_control::use_tpr_shadow)) {
+        cpu.controls.cr8 = static_cast<u8>(value);
+        return cpu.leave(op);
+    }
+    NESTOR_OR_STOP(cpu, op, virtual_apic_ready(cpu));
+    write_virtual_apic(cpu, vapic::tpr, static_cast<u32>(value) << 4);
+    cpu.leave(op);
+    virtualize_tpr(cpu);
+    return nullptr;
+}
+
 template <unsigned cr>
 const Op* op_read_cr(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
@@ -169,7 +219,7 @@ const Op* op_read_cr(Cpu& cpu, const Op* op) {
         value = cpu.s.cr2;
         break;
     case 3:
-        if (control(cpu, proc::cr3_store)) {
+        if (control(cpu, proc_control::cr3_store_exiting)) {
             return cpu.vm_exit(op, ExitReason::cr_access, qualification);
         }
         value = cpu.s.cr3;
@@ -178,10 +228,10 @@ const Op* op_read_cr(Cpu& cpu, const Op* op) {
         value = masked_read(cpu.s.cr4, c.cr4_mask, c.cr4_shadow);
         break;
     default:
-        if (control(cpu, proc::cr8_store)) {
+        if (control(cpu, proc_control::cr8_store_exiting)) {
             return cpu.vm_exit(op, ExitReason::cr_access, qualification);
         }
-        value = c.cr8;
+        NESTOR_OR_STOP(cpu, op, read_cr8(cpu, value));
         break;
     }
     set_destination(cpu, op, value);
@@ -208,7 +258,7 @@ const Op* op_write_cr(Cpu& cpu, const Op* op) {
         cpu.s.cr2 = value;
         return op;
     case 3:
-        if (control(cpu, proc::cr3_load)) {
+        if (control(cpu, proc_control::cr3_load_exiting) && !cr3_target(cpu, value)) {
             return cpu.vm_exit(op, ExitReason::cr_access, qualification);
         }
         ok = write_cr3(site, value);
@@ -220,14 +270,10 @@ const Op* op_write_cr(Cpu& cpu, const Op* op) {
         ok = write_cr4(site, (value & ~c.cr4_mask) | (cpu.s.cr4 & c.cr4_mask));
         break;
     default:
-        if (control(cpu, proc::cr8_load)) {
+        if (control(cpu, proc_control::cr8_load_exiting)) {
             return cpu.vm_exit(op, ExitReason::cr_access, qualification);
         }
-        if (value >> 4 != 0) {
-            return cpu.raise(op, Exception::gp);
-        }
-        cpu.controls.cr8 = static_cast<u8>(value);
-        break;
+        return write_cr8(cpu, op, value);
     }
     return ok ? cpu.leave_to(op, following) : cpu.abandon(op);
 }
@@ -286,7 +332,7 @@ bool debug_access(Cpu& cpu, const Op* op, unsigned number, bool from) {
     if (!privileged(cpu)) {
         return false;
     }
-    if (control(cpu, proc::mov_dr)) {
+    if (control(cpu, proc_control::mov_dr_exiting)) {
         cpu.set_exit(ExitReason::mov_dr, number | u64{from} << 4 | op->aux << 8);
         cpu.exit.instruction_length = op->len;
         return false;

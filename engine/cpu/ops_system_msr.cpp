@@ -6,6 +6,8 @@
 #include "engine/arch/memory_type.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
+#include "engine/cpu/virtual_apic.hpp"
+#include "engine/cpu/vmx_memory.hpp"
 
 namespace nestor::cpu {
 
@@ -14,8 +16,8 @@ using namespace arch;
 namespace {
 
 namespace msr {
-constexpr u32 sysenter_cs = 0x174, sysenter_esp = 0x175, sysenter_eip = 0x176, pat = 0x277,
-              xss = 0xda0, efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082,
+constexpr u32 tsc = 0x10, sysenter_cs = 0x174, sysenter_esp = 0x175, sysenter_eip = 0x176,
+              pat = 0x277, xss = 0xda0, efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082,
               cstar = 0xc0000083, fmask = 0xc0000084, fs_base = 0xc0000100, gs_base = 0xc0000101,
               kernel_gs_base = 0xc0000102, tsc_aux = 0xc0000103;
 } // namespace msr
@@ -142,19 +144,33 @@ MsrResult write_silicon_msr(Cpu& cpu, u32 index, u64 value) {
 
 namespace {
 
-/// SDM 3C 25.6.9: four bitmaps of 1 KiB: read low, read high, write low, write high.
-bool msr_exits(const Cpu& cpu, u32 index, bool write) {
+/// SDM 3C 25.6.9: four bitmaps of 1 KiB: read low, read high, write low, write high. False: the
+/// page of the bitmap is needed.
+bool msr_exits(Cpu& cpu, u32 index, bool write, bool& exits) {
     const Controls& c = cpu.controls;
-    if ((c.proc & proc::msr_bitmaps) == 0 || c.msr_bitmap == nullptr) {
-        return true;
-    }
     const u32 low = index & 0x1fff;
     const bool high = index >= 0xc0000000;
-    if (low != index && (0xc0000000 | low) != index) {
+    exits = true;
+    if ((c.proc & proc_control::use_msr_bitmaps) == 0 ||
+        (low != index && (0xc0000000 | low) != index)) {
         return true;
     }
     const unsigned byte = (write ? 2048u : 0u) + (high ? 1024u : 0u) + low / 8;
-    return (c.msr_bitmap[byte] >> (low & 7) & 1) != 0;
+    u8 here = 0;
+    if (c.own_msr_bitmap != nullptr) {
+        here = c.own_msr_bitmap[byte];
+    } else if (!read_structure(cpu, c.msr_bitmap + byte, &here, 1)) {
+        return false;
+    }
+    exits = (here >> (low & 7) & 1) != 0;
+    return true;
+}
+
+/// The silicon does not hold the register: L0 does what the instruction does.
+const Op* leave_to_l0(Cpu& cpu, const Op* op, ExitReason reason) {
+    cpu.vm_exit(op, reason);
+    cpu.exit.assist = true;
+    return nullptr;
 }
 
 u64 edx_eax(Cpu& cpu) { return static_cast<u32>(cpu.gpr(Gpr::rax)) | cpu.gpr(Gpr::rdx) << 32; }
@@ -167,9 +183,24 @@ const Op* op_rdmsr(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
     const u32 index = static_cast<u32>(cpu.gpr(Gpr::rcx));
     u64 value = 0;
-    if (msr_exits(cpu, index, false) ||
-        read_silicon_msr(cpu, index, value) == MsrResult::not_silicon) {
+    bool exits = false;
+    NESTOR_OR_STOP(cpu, op, msr_exits(cpu, index, false, exits));
+    if (exits) {
         return cpu.vm_exit(op, ExitReason::rdmsr);
+    }
+    switch (read_apic_msr(cpu, index, value)) {
+    case ApicMsr::not_virtual:
+        break;
+    case ApicMsr::stopped:
+        return cpu.abandon(op);
+    default:
+        set_edx_eax(cpu, value);
+        return op;
+    }
+    if (index == msr::tsc) {
+        value = cpu.tsc_at(op); // SDM 3C 26.3: offset and multiplier apply
+    } else if (read_silicon_msr(cpu, index, value) == MsrResult::not_silicon) {
+        return leave_to_l0(cpu, op, ExitReason::rdmsr);
     }
     set_edx_eax(cpu, value);
     return op;
@@ -178,8 +209,22 @@ const Op* op_rdmsr(Cpu& cpu, const Op* op) {
 const Op* op_wrmsr(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
     const u32 index = static_cast<u32>(cpu.gpr(Gpr::rcx));
-    if (msr_exits(cpu, index, true)) {
+    bool exits = false;
+    NESTOR_OR_STOP(cpu, op, msr_exits(cpu, index, true, exits));
+    if (exits) {
         return cpu.vm_exit(op, ExitReason::wrmsr);
+    }
+    switch (write_apic_msr(cpu, index, edx_eax(cpu))) {
+    case ApicMsr::not_virtual:
+        break;
+    case ApicMsr::done:
+        cpu.leave(op);
+        finish_apic_msr(cpu, index);
+        return nullptr;
+    case ApicMsr::gp:
+        return cpu.raise(op, Exception::gp);
+    case ApicMsr::stopped:
+        return cpu.abandon(op);
     }
     const u64 following = cpu.next_rip(op);
     switch (write_silicon_msr(cpu, index, edx_eax(cpu))) {
@@ -190,7 +235,7 @@ const Op* op_wrmsr(Cpu& cpu, const Op* op) {
     case MsrResult::not_silicon:
         break;
     }
-    return cpu.vm_exit(op, ExitReason::wrmsr);
+    return leave_to_l0(cpu, op, ExitReason::wrmsr);
 }
 
 // --- time ---------------------------------------------------------------------------------------
@@ -201,7 +246,7 @@ bool tsc_allowed(Cpu& cpu) {
 
 const Op* op_rdtsc(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, tsc_allowed(cpu));
-    if ((cpu.controls.proc & proc::rdtsc) != 0) {
+    if ((cpu.controls.proc & proc_control::rdtsc_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::rdtsc);
     }
     set_edx_eax(cpu, cpu.tsc_at(op));
@@ -209,11 +254,11 @@ const Op* op_rdtsc(Cpu& cpu, const Op* op) {
 }
 
 const Op* op_rdtscp(Cpu& cpu, const Op* op) {
-    if ((cpu.controls.proc2 & proc2::rdtscp) == 0) {
+    if ((cpu.controls.proc2 & proc2_control::enable_rdtscp) == 0) {
         return cpu.raise(op, Exception::ud); // SDM 3C 26.3: not enabled in non-root operation
     }
     NESTOR_OR_STOP(cpu, op, tsc_allowed(cpu));
-    if ((cpu.controls.proc & proc::rdtsc) != 0) {
+    if ((cpu.controls.proc & proc_control::rdtsc_exiting) != 0) {
         return cpu.vm_exit(op, ExitReason::rdtscp);
     }
     set_edx_eax(cpu, cpu.tsc_at(op));
@@ -222,19 +267,21 @@ const Op* op_rdtscp(Cpu& cpu, const Op* op) {
 }
 
 const Op* op_rdpid(Cpu& cpu, const Op* op) {
-    if ((cpu.controls.proc2 & proc2::rdtscp) == 0) {
+    if ((cpu.controls.proc2 & proc2_control::enable_rdtscp) == 0) {
         return cpu.raise(op, Exception::ud);
     }
     cpu.s.gpr[op->dst / 8u] = cpu.s.tsc_aux;
     return op;
 }
 
-/// The counters are derived from counts, which L0 knows: always an exit.
+/// The counters are derived from counts, which L0 knows: always an exit, asked for or not.
 const Op* op_rdpmc(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0 && (cpu.s.cr4 & cr4::pce) == 0) {
         return cpu.raise(op, Exception::gp);
     }
-    return cpu.vm_exit(op, ExitReason::rdpmc);
+    cpu.vm_exit(op, ExitReason::rdpmc);
+    cpu.exit.assist = (cpu.controls.proc & proc_control::rdpmc_exiting) == 0;
+    return nullptr;
 }
 
 // --- random numbers -----------------------------------------------------------------------------
@@ -257,7 +304,7 @@ u64 random(Cpu& cpu) {
 
 template <class T, bool seed>
 const Op* op_random(Cpu& cpu, const Op* op) {
-    const u32 control = seed ? proc2::rdseed : proc2::rdrand;
+    const u32 control = seed ? proc2_control::rdseed_exiting : proc2_control::rdrand_exiting;
     if ((cpu.controls.proc2 & control) != 0) {
         // Instruction information: register in 6:3, size in 12:11 (SDM 3C table 28-12).
         cpu.vm_exit(op, seed ? ExitReason::rdseed : ExitReason::rdrand);

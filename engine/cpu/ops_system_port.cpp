@@ -4,6 +4,7 @@
 // access is answered from outside and the instruction starts again with the answer.
 // Operand packing: op.imm the port, or negative for DX.
 #include "engine/cpu/system.hpp"
+#include "engine/cpu/vmx_memory.hpp"
 
 namespace nestor::cpu {
 
@@ -35,6 +36,25 @@ bool io_permitted(Cpu& cpu, const Op* op, u16 port, unsigned size) {
     }
     const u32 wanted = ((1u << size) - 1) << (port & 7);
     return (bits_here & wanted) == 0 || cpu.set_fault(Exception::gp, 0);
+}
+
+bool io_exits(Cpu& cpu, u16 port, unsigned size, bool& exits) {
+    const Controls& c = cpu.controls;
+    exits = (c.proc & proc_control::unconditional_io_exiting) != 0;
+    if ((c.proc & proc_control::use_io_bitmaps) == 0) {
+        return true;
+    }
+    exits = port + size > 0x10000; // wraps
+    for (unsigned i = 0; i < size && !exits; ++i) {
+        const u32 p = u32{port} + i;
+        const u64 bitmap = p < 0x8000 ? c.io_bitmap_a : c.io_bitmap_b;
+        u8 here = 0;
+        if (!read_structure(cpu, bitmap + (p & 0x7fff) / 8, &here, 1)) {
+            return false;
+        }
+        exits = (here >> (p & 7) & 1) != 0;
+    }
+    return true;
 }
 
 u64 io_breakpoints(const Cpu& cpu, u16 port, unsigned size) {
@@ -71,7 +91,9 @@ const Op* op_port(Cpu& cpu, const Op* op) {
     const bool immediate = op->imm >= 0;
     const u16 port = immediate ? static_cast<u16>(op->imm) : cpu.reg<u16>(8 * 2);
     NESTOR_OR_STOP(cpu, op, io_permitted(cpu, op, port, sizeof(T)));
-    if (io_exits(cpu)) {
+    bool exits = false;
+    NESTOR_OR_STOP(cpu, op, io_exits(cpu, port, sizeof(T), exits));
+    if (exits) {
         return cpu.vm_exit(op, ExitReason::io_instruction,
                            io_qualification(port, sizeof(T), in, immediate));
     }

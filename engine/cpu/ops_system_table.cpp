@@ -16,15 +16,19 @@ bool umip_allows(Cpu& cpu) {
     return cpu.cpl == 0 || (cpu.s.cr4 & cr4::umip) == 0 || cpu.set_fault(Exception::gp, 0);
 }
 
-bool table_exits(const Cpu& cpu) { return (cpu.controls.proc2 & proc2::descriptor_table) != 0; }
+bool table_exits(const Cpu& cpu) {
+    return (cpu.controls.proc2 & proc2_control::descriptor_table_exiting) != 0;
+}
 
 /// Instruction information for GDTR/IDTR and LDTR/TR accesses (SDM 3C tables 28-9 and 28-10).
-/// `identity`: 0 SGDT/SLDT, 1 SIDT/STR, 2 LGDT/LLDT, 3 LIDT/LTR.
-const Op* table_exit(Cpu& cpu, const Op* op, ExitReason reason, u32 identity, bool memory) {
+/// `identity`: 0 SGDT/SLDT, 1 SIDT/STR, 2 LGDT/LLDT, 3 LIDT/LTR. `wide`: a 32-bit operand size,
+/// which 64-bit mode leaves undefined.
+const Op* table_exit(Cpu& cpu, const Op* op, ExitReason reason, u32 identity, bool memory,
+                     bool wide = false) {
     const u64 qualification = memory ? memory_qualification(cpu, op) : 0;
     const u32 operand = memory ? memory_instruction_info(cpu, op)
                                : bit<u32>(10) | static_cast<u32>(op->aux & 15) << 3;
-    const u32 info = operand | identity << 28;
+    const u32 info = operand | identity << 28 | u32{wide} << 11;
     cpu.vm_exit(op, reason, qualification);
     cpu.exit.instruction_info = info;
     return nullptr;
@@ -37,7 +41,8 @@ template <bool idt, bool narrow>
 const Op* op_load_table(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
     if (table_exits(cpu)) {
-        return table_exit(cpu, op, ExitReason::gdtr_idtr_access, idt ? 3 : 2, true);
+        return table_exit(cpu, op, ExitReason::gdtr_idtr_access, idt ? 3 : 2, true,
+                          !narrow && !cpu.mode.is64());
     }
     u8 bytes[10] = {};
     u64 address;
@@ -61,7 +66,8 @@ template <bool idt>
 const Op* op_store_table(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, umip_allows(cpu));
     if (table_exits(cpu)) {
-        return table_exit(cpu, op, ExitReason::gdtr_idtr_access, idt ? 1 : 0, true);
+        return table_exit(cpu, op, ExitReason::gdtr_idtr_access, idt ? 1 : 0, true,
+                          cpu.mode.code() == 1);
     }
     const state::DescriptorTable& table = idt ? cpu.s.idtr : cpu.s.gdtr;
     u8 bytes[10];

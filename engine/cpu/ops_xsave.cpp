@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/cpu/simd.hpp"
+#include "engine/cpu/system.hpp"
 #include "engine/cpu/x87.hpp"
 #include "engine/cpu/xstate.hpp"
 
@@ -18,7 +19,6 @@ using arch::Exception;
 using arch::Seg;
 
 constexpr u64 compacted = u64{1} << 63;
-constexpr u32 enable_xsaves = bit<u32>(20); ///< secondary processor-based controls
 constexpr u32 mxcsr_initial = 0x1f80;
 
 /// Runs of bytes that an instruction writes.
@@ -63,6 +63,10 @@ bool area(Cpu& cpu, const Op* op, unsigned size, u64 alignment, Access kind, u64
     return simd::locate(cpu, op, size, alignment, kind, address);
 }
 
+u64 edx_eax(const Cpu& cpu) {
+    return u64{static_cast<u32>(cpu.s.gpr[2])} << 32 | static_cast<u32>(cpu.s.gpr[0]);
+}
+
 /// What all of the XSAVE family checks first (SDM 1 13.7 to 13.12).
 bool xsave_allowed(Cpu& cpu, bool supervisor) {
     if ((cpu.s.cr4 & arch::cr4::osxsave) == 0) {
@@ -72,15 +76,25 @@ bool xsave_allowed(Cpu& cpu, bool supervisor) {
         return cpu.set_fault(Exception::nm, 0);
     }
     // SDM 3C 25.6.2: XSAVES and XRSTORS do not exist unless the VMCS enables them.
-    if (supervisor && (cpu.controls.proc2 & enable_xsaves) == 0) {
+    if (supervisor && (cpu.controls.proc2 & arch::proc2_control::enable_xsaves) == 0) {
         return cpu.set_fault(Exception::ud, 0);
     }
     return !supervisor || cpu.cpl == 0 || cpu.set_fault(Exception::gp, 0);
 }
 
+/// SDM 3C 26.1.3: XSAVES and XRSTORS exit for components of IA32_XSS that the bitmap names.
+bool xss_exits(Cpu& cpu, const Op* op, arch::ExitReason reason) {
+    if ((edx_eax(cpu) & cpu.s.xss & cpu.controls.xss_exit_bitmap) == 0) {
+        return false;
+    }
+    cpu.set_exit(reason, memory_qualification(cpu, op));
+    cpu.exit.instruction_length = op->len;
+    cpu.exit.instruction_info = memory_instruction_info(cpu, op);
+    return true;
+}
+
 u64 requested(const Cpu& cpu, bool supervisor) {
-    const u64 mask = u64{static_cast<u32>(cpu.s.gpr[2])} << 32 | static_cast<u32>(cpu.s.gpr[0]);
-    return mask & (cpu.s.xcr0 | (supervisor ? cpu.s.xss : 0));
+    return edx_eax(cpu) & (cpu.s.xcr0 | (supervisor ? cpu.s.xss : 0));
 }
 
 enum class Save : u8 { xsave, xsaveopt, xsavec, xsaves };
@@ -88,7 +102,8 @@ enum class Save : u8 { xsave, xsaveopt, xsavec, xsaves };
 template <Save kind>
 bool save(Cpu& cpu, const Op* op) {
     constexpr bool compact = kind == Save::xsavec || kind == Save::xsaves;
-    if (!xsave_allowed(cpu, kind == Save::xsaves)) {
+    if (!xsave_allowed(cpu, kind == Save::xsaves) ||
+        (kind == Save::xsaves && xss_exits(cpu, op, arch::ExitReason::xsaves))) {
         return false;
     }
     const u64 rfbm = requested(cpu, kind == Save::xsaves);
@@ -211,7 +226,9 @@ bool read_area(Cpu& cpu, const Op* op, bool supervisor, Source& from) {
 
 bool restore(Cpu& cpu, const Op* op, bool supervisor) {
     Source from;
-    if (!xsave_allowed(cpu, supervisor) || !read_area(cpu, op, supervisor, from)) {
+    if (!xsave_allowed(cpu, supervisor) ||
+        (supervisor && xss_exits(cpu, op, arch::ExitReason::xrstors)) ||
+        !read_area(cpu, op, supervisor, from)) {
         return false;
     }
     if (from.wants(x87_bit)) {

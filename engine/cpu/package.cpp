@@ -39,6 +39,7 @@ void Package::forget_all() {
     code_->reset();
     tables_.clear();
     noted_ = {};
+    ept_noted_ = {};
     for (Cpu* cpu : cpus_) {
         cpu->flush_tlb();
         cpu->forget_jumps();
@@ -76,6 +77,22 @@ void Package::note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64
     }
 }
 
+void Package::note_ept_walk(u64 entry, unsigned level) {
+    const u64 gfn = entry >> page_shift;
+    Noted& noted = ept_noted_[(level - 1) & (ept_noted_.size() - 1)];
+    if (noted.gfn == gfn && noted.generation == generation_) {
+        return;
+    }
+    noted = {gfn, 0, generation_};
+    auto [it, fresh] = tables_.try_emplace(gfn);
+    if (fresh) {
+        memory_.set_state(Gfn(gfn), page_state::walked);
+    }
+    it->second.generation = generation_;
+    it->second.unique = false;
+    it->second.ept = true;
+}
+
 void Package::before_write(Gpa address, const u8* data, unsigned size) {
     const GuestMemory::Page page = memory_.page(gfn_of(address));
     if ((*page.state & page_state::walked) != 0) {
@@ -98,6 +115,7 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
         // Every TLB was flushed since the table was last walked: nothing depends on it any more.
         tables_.erase(gfn);
         noted_ = {};
+        ept_noted_ = {};
         *page.state &= static_cast<u8>(~page_state::walked);
         return;
     }
@@ -113,7 +131,10 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
             const unsigned at = begin + b;
             changed |= at >= offset && at < offset + size && old_entry[b] != data[at - offset];
         }
-        if (changed && (old_entry[0] & 1) != 0) { // P: only present entries are cached
+        // Only present entries are cached: P, or any of an EPT entry's rights (bits 2:0 and 10).
+        const bool present = (old_entry[0] & 1) != 0 ||
+                             (table.ept && ((old_entry[0] & 7) | (old_entry[1] & 4)) != 0);
+        if (changed && present) {
             entry_changed(table, i);
         }
     }

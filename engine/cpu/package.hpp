@@ -56,6 +56,9 @@ public:
     /// (`span_shift`: log2 of the bytes that one entry of this table maps), so that a change of the
     /// entry drops the translation.
     void note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64 linear);
+    /// The same for an entry of an EPT paging structure at `level` (1 to 4): a change of it, once
+    /// present, drops all translations.
+    void note_ept_walk(u64 entry, unsigned level);
     /// The instruction mask changed nothing, memory did: forget every derived structure.
     void forget_all();
 
@@ -69,6 +72,7 @@ private:
         u8 span_shift = 0;   ///< log2 of the bytes that one entry maps
         u8 entry_size = 8;   ///< bytes
         bool unique = false; ///< reached in one way only, so that single pages can be dropped
+        bool ept = false;    ///< walked as an EPT paging structure too
     };
 
     void attach(Cpu* cpu) { cpus_.push_back(cpu); }
@@ -92,6 +96,7 @@ private:
         u64 generation = 0;
     };
     std::array<Noted, 8> noted_;
+    std::array<Noted, 4> ept_noted_;
     u64 generation_ = 1; ///< counts TLB flushes
 };
 

@@ -8,6 +8,8 @@
 #include "engine/cpu/cpu.hpp"
 #include "engine/cpu/decode.hpp"
 #include "engine/cpu/package.hpp"
+#include "engine/cpu/virtual_apic.hpp"
+#include "engine/cpu/vmx_boundary.hpp"
 #include "src/base/check.hpp"
 
 namespace nestor::cpu {
@@ -15,10 +17,6 @@ namespace nestor::cpu {
 using namespace arch;
 
 namespace {
-
-/// Primary processor-based controls used here (SDM 3C table 25-6).
-constexpr u32 interrupt_window_exiting = bit<u32>(2);
-constexpr u32 nmi_window_exiting = bit<u32>(22);
 
 /// Stands in for the first instruction that a cut block must not execute.
 const Op* op_cut(Cpu& cpu, const Op* op) {
@@ -49,6 +47,11 @@ void Cpu::forget_jumps() {
 }
 
 void Cpu::rehydrate() {
+    transition();
+    forget_jumps();
+}
+
+void Cpu::transition() {
     lazy.kind = FlagKind::eager;
     attention = 0;
     shadow_fresh = false;
@@ -57,8 +60,9 @@ void Cpu::rehydrate() {
     answer_next_ = 0;
     injected.reset();
     delivering.reset();
+    monitor_trap_pending = false;
+    preemption_deadline = no_deadline;
     flush_tlb();
-    forget_jumps();
     update_mode();
     if (s.blocking_by_sti || s.blocking_by_mov_ss) {
         attention |= Attention::shadow;
@@ -100,20 +104,28 @@ void Cpu::complete_instruction(unsigned length) {
 
 Cpu::Stop Cpu::run(u64 count, u64 instructions) {
     start_count_ = count;
-    limit_ = instructions;
-    budget = static_cast<i64>(instructions);
-    deferred = 0;
-    link = nullptr;
-    if ((controls.proc & (interrupt_window_exiting | nmi_window_exiting)) != 0) {
-        attention |= Attention::event;
-    }
-    const Stop stop = loop();
-    used_ = limit_ - static_cast<u64>(budget + deferred);
-    s.retired += used_;
-    start_count_ += used_;
-    limit_ = 0;
-    budget = 0;
-    deferred = 0;
+    used_ = 0;
+    Stop stop;
+    do {
+        // The preemption timer stops the chain at its count; what comes of it is seen at the
+        // boundary there.
+        const u64 timer = counts_until_preemption(*this);
+        limit_ = timer == 0 ? instructions - used_ : std::min(instructions - used_, timer);
+        budget = static_cast<i64>(limit_);
+        deferred = 0;
+        link = nullptr;
+        if (timer == 0 || boundary_wanted(*this)) {
+            attention |= Attention::event;
+        }
+        stop = loop();
+        const u64 part = limit_ - static_cast<u64>(budget + deferred);
+        used_ += part;
+        s.retired += part;
+        start_count_ += part;
+        limit_ = 0;
+        budget = 0;
+        deferred = 0;
+    } while (stop == Stop::count && used_ < instructions);
     return stop;
 }
 
@@ -172,6 +184,13 @@ Cpu::Stop Cpu::loop() {
             deferred = 0;
             after_instruction(rflags_before, count_at(nullptr) != count_before);
         }
+        if (apic_write != no_apic_write) {
+            const u16 offset = apic_write;
+            apic_write = no_apic_write;
+            if (outcome == Outcome::resume) {
+                emulate_apic_write(*this, offset);
+            }
+        }
         if (outcome != Outcome::resume) {
             link = nullptr;
             if (!stop_for(outcome)) {
@@ -224,6 +243,7 @@ void Cpu::after_instruction(u64 rflags_before, bool retired) {
     if ((rflags_before & rflags::tf) != 0 && !suppress_trap) {
         s.pending_debug |= pending_debug::bs;
     }
+    note_monitor_trap(*this);
     suppress_trap = false;
     if (s.pending_debug != 0) {
         attention |= Attention::event;
@@ -253,6 +273,7 @@ bool Cpu::stop_for(Outcome o) {
             return stop_for(outcome);
         }
         budget -= 1;
+        note_monitor_trap(*this);
         s.blocking_by_sti = false;
         s.blocking_by_mov_ss = false;
         shadow_fresh = false;
@@ -260,6 +281,7 @@ bool Cpu::stop_for(Outcome o) {
         return true;
     }
     case Outcome::vm_exit:
+        record_exit(*this);
         stop_ = Stop::exit;
         return false;
     case Outcome::access:
@@ -281,25 +303,46 @@ bool Cpu::service_boundary() {
     if (shadow_fresh) {
         shadow_fresh = false; // set by an instruction that did not run alone
     }
-    if ((attention & Attention::injection) != 0) {
-        return deliver_injected();
+    if (!begin_entry_boundary(*this)) {
+        return stop_for(outcome);
+    }
+    if ((attention & Attention::injection) != 0 && !deliver_injected()) {
+        return false;
+    }
+    // Nothing but a yield happens at the count where a run stops: a cut must not show.
+    if (budget > 0 && monitor_trap_exit(*this)) {
+        stop_ = Stop::exit;
+        return false;
     }
     if (s.pending_debug != 0 && !s.blocking_by_mov_ss) {
         if (!deliver_pending_debug()) {
             return false;
         }
     }
-    if (window_exit()) {
+    if (budget > 0 && monitor_trap_exit(*this)) {
+        stop_ = Stop::exit;
         return false;
+    }
+    if (budget > 0) {
+        if (boundary_exit(*this)) {
+            stop_ = Stop::exit;
+            return false;
+        }
+        bool delivered = false;
+        if (!deliver_virtual_interrupt(*this, delivered)) {
+            return stop_for(outcome);
+        }
+        if (delivered) {
+            budget -= 1;
+            note_monitor_trap(*this);
+        }
     }
     if ((attention & Attention::yield) != 0) {
         attention &= ~Attention::yield;
         stop_ = Stop::yield;
         return false;
     }
-    const bool waiting = (s.pending_debug != 0) ||
-                         (controls.proc & (interrupt_window_exiting | nmi_window_exiting)) != 0;
-    if (!waiting) {
+    if (s.pending_debug == 0 && budget > 0 && !boundary_wanted(*this)) {
         attention &= ~Attention::event;
     }
     return true;
@@ -322,6 +365,7 @@ bool Cpu::deliver_injected() {
     injected.reset();
     attention &= ~Attention::injection;
     budget -= 1;
+    note_monitor_trap(*this);
     return true;
 }
 
@@ -343,17 +387,7 @@ bool Cpu::deliver_pending_debug() {
         return stop_for(outcome);
     }
     budget -= 1;
-    return true;
-}
-
-bool Cpu::window_exit() {
-    const bool nmi = (controls.proc & nmi_window_exiting) != 0 && nmi_deliverable();
-    const bool interrupt = (controls.proc & interrupt_window_exiting) != 0 && interruptible();
-    if (!nmi && !interrupt) {
-        return false;
-    }
-    set_exit(nmi ? ExitReason::nmi_window : ExitReason::interrupt_window);
-    stop_ = Stop::exit;
+    note_monitor_trap(*this);
     return true;
 }
 
@@ -403,6 +437,23 @@ bool Cpu::second_page_matches(const Block& b, u64 linear) {
            (t.physical & ~page_mask) == b.second_page;
 }
 
+namespace {
+
+/// A fetch from where no RAM is: the APIC-access page (SDM 3C table 28-6), or nothing at all.
+void fetch_exit(Cpu& cpu, u64 linear, u64 physical) {
+    if (physical >> page_shift == cpu.controls.apic_access_page >> page_shift &&
+        !cpu.controls.assisted) {
+        cpu.set_exit(ExitReason::apic_access, (physical & page_mask) | 2 << 12);
+        return;
+    }
+    cpu.set_exit(ExitReason::ept_violation, 4);
+    cpu.exit.guest_physical = physical;
+    cpu.exit.guest_linear = linear;
+    cpu.exit.assist = true;
+}
+
+} // namespace
+
 Block* Cpu::find_block(bool exact) {
     u64 linear = 0;
     if (!fetch_linear(linear)) {
@@ -418,9 +469,7 @@ Block* Cpu::find_block(bool exact) {
             return nullptr;
         }
         if (t.host == nullptr) {
-            set_exit(ExitReason::ept_violation, 4);
-            exit.guest_physical = t.physical;
-            exit.guest_linear = linear;
+            fetch_exit(*this, linear, t.physical);
             return nullptr;
         }
         if (view != TlbView::checked) {

@@ -2,25 +2,11 @@
 // MSRs that live in it, I/O permission, control-register writes.
 #pragma once
 
+#include "engine/arch/vmx_control.hpp"
 #include "engine/cpu/descriptors.hpp"
 #include "engine/cpu/emit.hpp"
 
 namespace nestor::cpu {
-
-/// Primary processor-based controls (SDM 3C table 25-6).
-namespace proc {
-inline constexpr u32 hlt = 1u << 7, invlpg = 1u << 9, mwait = 1u << 10, rdpmc = 1u << 11,
-                     rdtsc = 1u << 12, cr3_load = 1u << 15, cr3_store = 1u << 16,
-                     cr8_load = 1u << 19, cr8_store = 1u << 20, tpr_shadow = 1u << 21,
-                     mov_dr = 1u << 23, unconditional_io = 1u << 24, msr_bitmaps = 1u << 28,
-                     monitor = 1u << 29, pause = 1u << 30;
-} // namespace proc
-
-/// Secondary controls (SDM 3C table 25-7), as effective: zero where primary bit 31 is clear.
-namespace proc2 {
-inline constexpr u32 descriptor_table = 1u << 2, rdtscp = 1u << 3, wbinvd = 1u << 6,
-                     rdrand = 1u << 11, invpcid = 1u << 12, rdseed = 1u << 16;
-} // namespace proc2
 
 // --- model-specific registers that the silicon holds --------------------------------------------
 
@@ -47,8 +33,9 @@ bool write_cr4(const Site& site, u64 value);
 
 /// IOPL and the TSS bitmap (SDM 1 19.5). False: #GP(0) or another outcome.
 bool io_permitted(Cpu& cpu, const Op* op, u16 port, unsigned size);
-/// Whether IN, OUT, INS and OUTS exit.
-inline bool io_exits(const Cpu& cpu) { return (cpu.controls.proc & proc::unconditional_io) != 0; }
+/// Whether IN, OUT, INS and OUTS exit: unconditionally, or by the I/O bitmaps (SDM 3C 26.1.3).
+/// False: a bitmap's page is needed.
+bool io_exits(Cpu& cpu, u16 port, unsigned size, bool& exits);
 /// Exit qualification of an I/O instruction without the string and REP bits (SDM 3C table 28-5).
 constexpr u64 io_qualification(u16 port, unsigned size, bool in, bool immediate) {
     return (size - 1) | u64{in} << 3 | u64{immediate} << 6 | u64{port} << 16;

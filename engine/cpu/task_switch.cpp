@@ -301,6 +301,12 @@ bool task_switch(const Site& site, u16 selector, const Descriptor& tss, TaskSwit
                  u64 next, const u32* error_code, bool& committed) {
     Cpu& cpu = site.cpu;
     committed = false;
+    if (!cpu.controls.assisted) {
+        // SDM 3C 26.4.2: always an exit; the qualification is that of table 28-2.
+        cpu.set_exit(ExitReason::task_switch, selector | static_cast<u64>(source) << 30);
+        cpu.exit.instruction_length = site.op != nullptr ? site.op->len : 0;
+        return false;
+    }
     const bool wide = (tss.type() & 8) != 0;
     if (tss.limit() < (wide ? 0x67u : 0x2bu)) {
         return site.fault(Exception::ts, selector_error(selector));

@@ -138,21 +138,6 @@ void load_host_segments(state::Cpu& s, const state::Vmcs& v, bool long_host) {
     s.idtr = {v.host_idtr_base, 0xffff};
 }
 
-/// What Cpu derives from the registers, after all of them changed between two instructions.
-void derive(Cpu& cpu) {
-    cpu.lazy.kind = FlagKind::eager;
-    cpu.shadow_fresh = false;
-    cpu.attention = 0;
-    cpu.flush_tlb();
-    cpu.update_mode();
-    if (cpu.s.blocking_by_sti || cpu.s.blocking_by_mov_ss) {
-        cpu.attention |= Cpu::Attention::shadow;
-    }
-    if (cpu.s.pending_debug != 0) {
-        cpu.attention |= Cpu::Attention::event;
-    }
-}
-
 } // namespace
 
 void load_guest(Cpu& cpu, const state::Vmcs& vmcs, const std::array<u64, 4>& pdptes) {
@@ -171,7 +156,7 @@ void load_guest(Cpu& cpu, const state::Vmcs& vmcs, const std::array<u64, 4>& pdp
                       : pdptes;
     }
     load_guest_activity(s, vmcs);
-    derive(cpu);
+    cpu.transition();
 }
 
 void save_guest(Cpu& cpu, state::Vmcs& vmcs) {
@@ -251,7 +236,7 @@ void load_host(Cpu& cpu, const state::Vmcs& vmcs) {
     s.activity = ActivityState::active;
     s.pending_debug = 0;
     s.monitor_armed = false;
-    derive(cpu);
+    cpu.transition();
 }
 
 } // namespace nestor::cpu

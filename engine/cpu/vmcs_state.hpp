@@ -13,7 +13,7 @@ namespace nestor::cpu {
 
 /// Loads the guest area; it passed check_guest(). `pdptes` are used with PAE paging without EPT
 /// (from check_guest_memory); with EPT they come from the VMCS. Derived state follows
-/// (Cpu::rehydrate), so an injection must be given after the call.
+/// (Cpu::transition), so an injection must be given after the call.
 void load_guest(Cpu& cpu, const state::Vmcs& vmcs, const std::array<u64, 4>& pdptes);
 
 /// Saves the registers into the guest area, as a VM exit does. The preemption timer's value, the

@@ -5,7 +5,7 @@
 // walk tells the package which entries it used; that is what keeps the TLB unobservable.
 #include <array>
 
-#include "engine/cpu/cpu.hpp"
+#include "engine/cpu/ept.hpp"
 #include "engine/cpu/package.hpp"
 
 namespace nestor::cpu {
@@ -22,12 +22,10 @@ struct Layout {
 };
 
 /// One used table entry.
-struct Step {
-    u64 address = 0;
-    u64 value = 0;
-    u8* host = nullptr;
-    u8* state = nullptr;
+struct Step : TableEntry {
+    u64 guest_address = 0; ///< before EPT
     unsigned span_shift = 0;
+    bool writable = true; ///< as far as EPT goes
 };
 
 struct Walk {
@@ -48,53 +46,45 @@ struct Walk {
         return cpu.set_fault(Exception::pf, error, address);
     }
 
+    /// A paging-structure access, as EPT sees it.
+    [[nodiscard]] EptAccess table_access(bool write) const {
+        EptAccess a;
+        a.read = true;
+        a.write = write;
+        a.linear_valid = true;
+        a.linear = address;
+        return a;
+    }
+
     bool read_entry(u64 entry_address) {
         Step& step = steps[used++];
-        step.address = entry_address;
-        const auto page = cpu.package.memory().page(gfn_of(Gpa(entry_address)));
-        if (page.host == nullptr) {
-            // No RAM answers: all ones, whose reserved bits fault.
-            step.value = ~u64{0};
-            return true;
+        step.guest_address = entry_address;
+        if (ept_enabled(cpu)) {
+            EptTranslation t;
+            if (!ept_translate(cpu, entry_address, table_access(false), t)) {
+                return false;
+            }
+            entry_address = t.physical;
+            step.writable = t.writable;
+            if (entry_address >> page_shift == cpu.controls.apic_access_page >> page_shift) {
+                // A guest-physical access to the APIC-access page (SDM 3C table 28-6).
+                cpu.set_exit(ExitReason::apic_access, (cpu.delivering ? u64{10} : u64{15}) << 12);
+                return false;
+            }
         }
-        if ((*page.state & page_state::absent) != 0) {
-            cpu.outcome = Outcome::page_needed;
-            cpu.wanted_page = entry_address >> page_shift;
-            return false;
+        // Where no RAM answers: all ones, whose reserved bits fault.
+        return read_table_entry(cpu, entry_address, layout.entry_size, step);
+    }
+
+    /// Sets A (and D) in one entry. False: the page must be copied first, or EPT forbids it.
+    bool touch(Step& step, u64 set) const {
+        if (!step.writable && (step.value & set) != set) {
+            EptTranslation t;
+            return ept_translate(cpu, step.guest_address, table_access(true), t);
         }
-        step.host = page.host + (entry_address & page_mask);
-        step.state = page.state;
-        step.value = 0;
-        std::memcpy(&step.value, step.host, layout.entry_size);
-        return true;
+        return set_entry_bits(cpu, step, set, layout.entry_size);
     }
 };
-
-/// Sets A (and D) in one entry. The translations made from it stay right, so only the page
-/// mechanism's other uses are served. False: the page must be copied first.
-bool touch(Cpu& cpu, Step& step, u64 set, unsigned entry_size) {
-    if ((step.value & set) == set || step.host == nullptr) {
-        return true;
-    }
-    const u8 state = *step.state;
-    if ((state & page_state::cow) != 0) {
-        cpu.outcome = Outcome::copy_needed;
-        cpu.wanted_page = step.address >> page_shift;
-        return false;
-    }
-    const u64 value = step.value | set;
-    if ((state & page_state::code) != 0) {
-        *step.state &= static_cast<u8>(~page_state::walked);
-        const auto page = cpu.package.memory().page(gfn_of(Gpa(step.address)));
-        cpu.package.memory().prepare_write(Gpa(step.address), reinterpret_cast<const u8*>(&value),
-                                           entry_size, page);
-        *step.state |= static_cast<u8>(state & page_state::walked);
-    }
-    *step.state &= static_cast<u8>(~page_state::clean);
-    std::memcpy(step.host, &value, entry_size);
-    step.value = value;
-    return true;
-}
 
 Layout layout_of(const state::Cpu& s) {
     if ((s.cr4 & cr4::pae) == 0) {
@@ -212,6 +202,28 @@ bool permitted(const Walk& w, Translation& out) {
     return ok || w.fault(pf_error::p | key_error);
 }
 
+/// The second half of a translation, whose first half put the guest-physical address in `t`.
+bool through_ept(Cpu& cpu, u64 linear, Access kind, Translation& t) {
+    EptAccess access;
+    access.read = kind == Access::read;
+    access.write = kind == Access::write;
+    access.exec = kind == Access::exec;
+    access.user = t.user;
+    access.linear_valid = true;
+    access.translation = true;
+    access.linear = linear;
+    EptTranslation e;
+    if (!ept_translate(cpu, t.physical, access, e)) {
+        return false;
+    }
+    t.physical = e.physical;
+    t.readable &= e.readable;
+    t.writable &= e.writable;
+    t.executable &= e.executable;
+    t.dirty &= e.dirty;
+    return true;
+}
+
 } // namespace
 
 bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translation& out) {
@@ -238,7 +250,7 @@ bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translat
         for (unsigned i = 0; i < w.used; ++i) {
             const bool leaf = i + 1 == w.used;
             const u64 set = pte::a | (leaf && kind == Access::write ? pte::d : 0);
-            if (!touch(*this, w.steps[i], set, w.layout.entry_size)) {
+            if (!w.touch(w.steps[i], set)) {
                 return false;
             }
             package.note_walk(w.steps[i].address, w.steps[i].span_shift, w.layout.entry_size,
@@ -256,7 +268,12 @@ bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translat
         }
         out.physical = frame | offset;
     }
-    if (out.physical >> page_shift == controls.apic_access_page >> page_shift) {
+    if (ept_enabled(*this) && !through_ept(*this, address, kind, out)) {
+        return false;
+    }
+    const u64 frame = out.physical >> page_shift;
+    if (frame == controls.lapic_page >> page_shift ||
+        frame == controls.apic_access_page >> page_shift) {
         return true; // no RAM: the APIC page answers
     }
     const auto page = package.memory().page(gfn_of(Gpa(out.physical)));
@@ -273,7 +290,16 @@ bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translat
 }
 
 bool Cpu::load_pdptrs(const Op*, u64 cr3_value) {
-    const u64 base = cr3_value & 0xffffffe0;
+    u64 base = cr3_value & 0xffffffe0;
+    if (ept_enabled(*this)) {
+        EptAccess reads;
+        reads.read = true;
+        EptTranslation t;
+        if (!ept_translate(*this, base, reads, t)) {
+            return false;
+        }
+        base = t.physical;
+    }
     std::array<u64, 4> entries{};
     Gpa stopped;
     const MemoryStatus status = package.memory().read(

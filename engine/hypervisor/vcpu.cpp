@@ -28,12 +28,14 @@ constexpr u64 never = ~u64{0};
 /// to CR8 exit; MSRs by bitmap; secondary controls on. Port accesses come to L0 as PendingAccess,
 /// data included, so that it need not emulate the instruction; the I/O control is for exits to an
 /// L1.
-constexpr u32 proc_controls = cpu::proc::hlt | cpu::proc::mwait | cpu::proc::rdpmc |
-                              cpu::proc::msr_bitmaps | cpu::proc::monitor | cpu::proc::cr8_load |
-                              bit<u32>(31);
+constexpr u32 proc_controls =
+    arch::proc_control::hlt_exiting | arch::proc_control::mwait_exiting |
+    arch::proc_control::rdpmc_exiting | arch::proc_control::use_msr_bitmaps |
+    arch::proc_control::monitor_exiting | arch::proc_control::cr8_load_exiting | bit<u32>(31);
 
 /// vmcs01's secondary controls: RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
-constexpr u32 secondary_controls = cpu::proc2::rdtscp | cpu::proc2::invpcid | bit<u32>(20);
+constexpr u32 secondary_controls =
+    arch::proc2_control::enable_rdtscp | arch::proc2_control::enable_invpcid | bit<u32>(20);
 
 /// MSRs that L1 reads and writes without an exit.
 constexpr auto passed_through = std::to_array<u32>({
@@ -144,14 +146,14 @@ void Vcpu::Impl::set_controls() {
     cpu::Controls& c = cpu.controls;
     c.proc = (c.proc & (interrupt_window | nmi_window)) | proc_controls;
     c.proc2 = secondary_controls;
-    c.msr_bitmap = msr_bitmap.data();
+    c.own_msr_bitmap = msr_bitmap.data();
     c.tsc_offset = msrs.tsc_offset;
-    c.apic_access_page = lapic.mmio_page();
+    c.lapic_page = lapic.mmio_page();
     c.cr8 = lapic.cr8();
     vmcs01.cpu_based_vm_exec_control = c.proc & ~(interrupt_window | nmi_window);
     vmcs01.secondary_vm_exec_control = c.proc2;
     vmcs01.tsc_offset = c.tsc_offset;
-    vmcs01.apic_access_addr = c.apic_access_page;
+    vmcs01.apic_access_addr = c.lapic_page;
 }
 
 // --- events -------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ TEST_F(SystemTest, Cr8GoesThroughControls) {
     EXPECT_EQ(cpu.controls.cr8, 9);
     EXPECT_EQ(cpu.gpr(Gpr::rcx), 9u);
     long_mode();
-    cpu.controls.proc = proc::cr8_load;
+    cpu.controls.proc = proc_control::cr8_load_exiting;
     execute({0x44, 0x0f, 0x22, 0xc0});
     expect_exit(ExitReason::cr_access, 8);
 }
@@ -321,8 +321,8 @@ TEST_F(SystemTest, MsrsExitUnlessTheBitmapPassesThem) {
     expect_exit(ExitReason::rdmsr);
     std::vector<u8> bitmap(4096);
     long_mode();
-    cpu.controls.proc = proc::msr_bitmaps;
-    cpu.controls.msr_bitmap = bitmap.data();
+    cpu.controls.proc = proc_control::use_msr_bitmaps;
+    cpu.controls.own_msr_bitmap = bitmap.data();
     cpu.s.kernel_gs_base = 0x123456789a;
     cpu.gpr(Gpr::rcx) = 0xc0000102;
     execute({0x0f, 0x32, 0xf4});
@@ -372,7 +372,7 @@ TEST_F(SystemTest, RdrandComesFromState) {
 
 TEST_F(SystemTest, PortAccessExitsWithQualification) {
     long_mode();
-    cpu.controls.proc = proc::unconditional_io;
+    cpu.controls.proc = proc_control::unconditional_io_exiting;
     cpu.gpr(Gpr::rdx) = 0x3f8;
     execute({0xee}); // out dx, al
     expect_exit(ExitReason::io_instruction, 0x3f80000);
@@ -401,7 +401,7 @@ TEST_F(SystemTest, IoBitmapDecidesAboveIopl) {
         write(tss + 0x68 + i, u8{0});
     }
     write(tss + 0x68 + 0x60 / 8, u8{0x01}); // port 0x60 is closed
-    cpu.controls.proc = proc::unconditional_io;
+    cpu.controls.proc = proc_control::unconditional_io_exiting;
     execute({0xe4, 0x61});
     expect_exit(ExitReason::io_instruction, 0x610048);
     cpu.s.rip = code;
@@ -415,7 +415,7 @@ TEST_F(SystemTest, HltHaltsOrExits) {
     EXPECT_EQ(stop, Cpu::Stop::inactive);
     EXPECT_EQ(cpu.s.rip, code + 1);
     long_mode();
-    cpu.controls.proc = proc::hlt;
+    cpu.controls.proc = proc_control::hlt_exiting;
     execute({0xf4});
     expect_exit(ExitReason::hlt);
     EXPECT_EQ(cpu.s.rip, code);
@@ -446,7 +446,7 @@ TEST_F(SystemTest, RsmOutsideSmmIsUd) {
 
 TEST_F(SystemTest, InvpcidChecksTypeAndDescriptor) {
     long_mode();
-    cpu.controls.proc2 = proc2::invpcid;
+    cpu.controls.proc2 = proc2_control::enable_invpcid;
     write(data, u64{5}); // PCID 5 with CR4.PCIDE clear
     write(data + 8, u64{0});
     cpu.gpr(Gpr::rcx) = data;

@@ -1,0 +1,333 @@
+// EPT: translation, rights, violations, misconfigurations, accessed and dirty flags, the
+// page-modification log, #VE, mode-based execute control, coherence (SDM 3C 29.3).
+#include "tests/engine/cpu/vmx_fixture.hpp"
+
+namespace nestor::cpu {
+
+using namespace arch;
+
+namespace {
+
+constexpr u64 r = 1, w = 2, x = 4, user_x = 1 << 10, accessed = 1 << 8, dirty = 1 << 9;
+constexpr u64 other_page = 0x40000; ///< L1's page behind a guest-physical page
+
+class EptTest : public VmxTest {
+protected:
+    EptTest() {
+        proc2(proc2_control::enable_ept);
+        cpu.s.gpr[0] = data;
+    }
+    void map_data(u64 rights, u64 page = data) { map(data, page | rights | write_back); }
+    void expect_violation(u64 qualification, u64 guest_physical) {
+        expect_exit(ExitReason::ept_violation, qualification);
+        EXPECT_EQ(cpu.exit.guest_physical, guest_physical);
+    }
+};
+
+class EptRights : public EptTest, public ::testing::WithParamInterface<std::tuple<int, int>> {};
+
+} // namespace
+
+TEST_F(EptTest, GuestPhysicalAddressesAreTranslated) {
+    map_data(all_rights, other_page);
+    write(other_page, u64{0x1122334455667788});
+    run_guest({0x48, 0x8b, 0x18, 0xf4}); // mov rbx, [rax]
+    EXPECT_TRUE(halted());
+    EXPECT_EQ(cpu.s.gpr[3], 0x1122334455667788u);
+}
+
+TEST_F(EptTest, WritesReachThePageBehind) {
+    map_data(all_rights, other_page);
+    cpu.s.gpr[3] = 0xab;
+    run_guest({0x48, 0x89, 0x18, 0xf4});
+    EXPECT_EQ(read<u64>(other_page), 0xabu);
+    EXPECT_EQ(read<u64>(data), 0u);
+}
+
+TEST_F(EptTest, WithoutPagingLinearIsGuestPhysical) {
+    protected_mode();
+    cpu.s.gpr[0] = data;
+    map_data(all_rights, other_page);
+    write(other_page, u32{77});
+    run_guest({0x8b, 0x18, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[3], 77u);
+}
+
+TEST_F(EptTest, NotPresentEntryIsAViolationWithoutRights) {
+    map_data(0);
+    cpu.s.gpr[0] = data + 0x123;
+    run_guest({0x8a, 0x18}); // mov bl, [rax]
+    expect_violation(0x181, data + 0x123);
+    EXPECT_EQ(cpu.exit.guest_linear, data + 0x123);
+    EXPECT_EQ(cpu.exit.instruction_length, 2u);
+    EXPECT_EQ(cpu.s.rip, code);
+    EXPECT_NE(cpu.s.rflags & rflags::rf, 0u);
+}
+
+TEST_F(EptTest, FetchViolationSaysExecute) {
+    map(code, code | r | w | write_back);
+    run_guest({0x90});
+    expect_violation(0x19c, code);
+}
+
+TEST_F(EptTest, PagingStructureViolationIsNotOfTheTranslation) {
+    map(tables + 0x1000, 0);
+    run_guest({0x90});
+    expect_violation(0x81, tables + 0x1000);
+    EXPECT_EQ(cpu.exit.guest_linear, code);
+}
+
+TEST_F(EptTest, SettingAnAccessedBitNeedsWriteRights) {
+    map(tables, tables | r | write_back);
+    run_guest({0x90});
+    expect_violation(0x8b, tables);
+}
+
+TEST_F(EptTest, PagingStructuresAreWrittenWithAccessedAndDirtyFlags) {
+    vmcs.ept_pointer |= 1 << 6;
+    for (u64 i = 0; i < 512; ++i) {
+        write(tables + i * 8, read<u64>(tables + i * 8) | pte::a);
+    }
+    map(tables, tables | r | write_back);
+    run_guest({0x90});
+    expect_violation(0x8b, tables);
+}
+
+TEST_F(EptTest, LargePagesTranslate) {
+    write(ept_pd, u64{0x200000} | all_rights | write_back | large);
+    // Guest-physical 0 is now L1's 2 MiB, with a copy of the guest there.
+    std::copy(ram_.begin(), ram_.begin() + 0x100000, ram_.begin() + 0x200000);
+    poke(0x200000 + code, {0x8a, 0x18, 0xf4});
+    write(0x200000 + data, u8{0x5a});
+    enter();
+    stop = cpu.run(0, 100);
+    EXPECT_TRUE(halted());
+    EXPECT_EQ(cpu.s.gpr[3], 0x5au);
+}
+
+TEST_F(EptTest, GigabytePagesTranslate) {
+    write(ept_pdpt, u64{0} | all_rights | write_back | large);
+    write(data, u8{0x5b});
+    run_guest({0x8a, 0x18, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[3], 0x5bu);
+}
+
+TEST_F(EptTest, ViolationDuringDeliveryHasIdtVectoring) {
+    map(stack_top - 0x1000, 0); // the page below the stack's top
+    inject(0x41);
+    run_guest({0x90});
+    expect_exit(ExitReason::ept_violation, 0x182);
+    EXPECT_EQ(cpu.exit.idt_vectoring_info, 1u << 31 | 0x41);
+}
+
+TEST_F(EptTest, ViolationOfIretTellsThatNmisAreUnblocked) {
+    map(stack_top, 0);
+    cpu.s.blocking_by_nmi = true;
+    run_guest({0x48, 0xcf});
+    expect_violation(0x1181, stack_top);
+    EXPECT_FALSE(cpu.s.blocking_by_nmi);
+}
+
+TEST_F(EptTest, PdpteLoadHasNoLinearAddress) {
+    protected_mode();
+    cpu.s.cr0 |= cr0::ne;
+    cpu.s.cr4 = cr4::pae | cr4::vmxe;
+    map(0x30000, 0);
+    cpu.s.cr3 = 0x30000;
+    cpu.s.gpr[0] = cpu.s.cr0 | cr0::pg;
+    run_guest({0x0f, 0x22, 0xc0});
+    expect_violation(1, 0x30000);
+}
+
+// --- every permission against every access ------------------------------------------------------
+
+TEST_P(EptRights, DecideWhatAnAccessMay) {
+    const auto [rights, kind] = GetParam();
+    const u64 bits = static_cast<u64>(rights);
+    map_data(bits);
+    write(data, u8{0xf4});
+    if (kind == 0) {
+        run_guest({0x8a, 0x18, 0xf4});
+    } else if (kind == 1) {
+        run_guest({0x88, 0x18, 0xf4});
+    } else {
+        run_guest({0xff, 0xe0}); // jmp rax
+    }
+    const bool allowed = (bits >> kind & 1) != 0;
+    if (allowed) {
+        EXPECT_TRUE(halted());
+    } else {
+        expect_violation((u64{1} << kind) | bits << 3 | 0x180, data);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Vmx, EptRights,
+                         ::testing::Combine(::testing::Values(0, 1, 3, 4, 5, 7),
+                                            ::testing::Range(0, 3)));
+
+// --- misconfigurations --------------------------------------------------------------------------
+
+namespace {
+class EptMisconfiguration : public EptTest, public ::testing::WithParamInterface<u64> {};
+} // namespace
+
+TEST_P(EptMisconfiguration, OfALeafExits) {
+    map(data, data | GetParam());
+    run_guest({0x8a, 0x18});
+    expect_exit(ExitReason::ept_misconfiguration);
+    EXPECT_EQ(cpu.exit.guest_physical, data);
+}
+
+INSTANTIATE_TEST_SUITE_P(Vmx, EptMisconfiguration,
+                         ::testing::Values(w | 6 << 3, w | x | 6 << 3, r | 2 << 3, r | 3 << 3,
+                                           r | 7 << 3, r | 6 << 3 | u64{1} << 50));
+
+TEST_F(EptTest, ReservedBitsOfATableEntryAreAMisconfiguration) {
+    write(ept_pd, ept_pt | all_rights | 1 << 4);
+    run_guest({0x90});
+    expect_exit(ExitReason::ept_misconfiguration);
+}
+
+// --- accessed and dirty flags, the log ----------------------------------------------------------
+
+TEST_F(EptTest, ReadSetsAccessedOnly) {
+    vmcs.ept_pointer |= 1 << 6;
+    run_guest({0x8a, 0x18, 0xf4});
+    EXPECT_EQ(read<u64>(leaf_of(data)) & (accessed | dirty), accessed);
+    EXPECT_NE(read<u64>(ept) & accessed, 0u);
+}
+
+TEST_F(EptTest, WriteAfterAReadSetsDirty) {
+    vmcs.ept_pointer |= 1 << 6;
+    run_guest({0x8a, 0x18, 0x88, 0x18, 0xf4});
+    EXPECT_EQ(read<u64>(leaf_of(data)) & (accessed | dirty), accessed | dirty);
+}
+
+TEST_F(EptTest, FlagsAreNotUsedWithoutTheirBit) {
+    run_guest({0x88, 0x18, 0xf4});
+    EXPECT_EQ(read<u64>(leaf_of(data)) & (accessed | dirty), 0u);
+}
+
+TEST_F(EptTest, WritesAreLoggedOnce) {
+    vmcs.ept_pointer |= 1 << 6;
+    proc2(proc2_control::enable_pml);
+    map(tables, read<u64>(leaf_of(tables)) | dirty);
+    map(tables + 0x1000, read<u64>(leaf_of(tables + 0x1000)) | dirty);
+    map(tables + 0x2000, read<u64>(leaf_of(tables + 0x2000)) | dirty);
+    run_guest({0x88, 0x18, 0x88, 0x58, 0x08, 0xf4});
+    EXPECT_TRUE(halted());
+    store_controls(cpu, vmcs);
+    EXPECT_EQ(vmcs.pml_index, 510);
+    EXPECT_EQ(read<u64>(pml + 511 * 8), data);
+}
+
+TEST_F(EptTest, FullLogExitsBeforeTheWrite) {
+    vmcs.ept_pointer |= 1 << 6;
+    proc2(proc2_control::enable_pml);
+    for (const u64 table : {tables, tables + 0x1000, tables + 0x2000}) {
+        map(table, read<u64>(leaf_of(table)) | dirty);
+    }
+    vmcs.pml_index = 0xffff;
+    cpu.s.gpr[3] = 0x77;
+    run_guest({0x88, 0x18});
+    expect_exit(ExitReason::page_modification_log_full);
+    EXPECT_EQ(read<u8>(data), 0u);
+    EXPECT_EQ(read<u64>(leaf_of(data)) & dirty, 0u);
+}
+
+// --- mode-based execute control, execute-only
+// -----------------------------------------------------
+
+TEST_F(EptTest, UserExecutionHasItsOwnRight) {
+    proc2(proc2_control::mode_based_execute);
+    // All pages of the fixture are user pages.
+    for (u64 i = 0; i < 512; ++i) {
+        write(ept_pt + i * 8, i << page_shift | r | w | x | write_back);
+    }
+    for (const u64 entry : {ept, ept_pdpt, ept_pd}) {
+        write(entry, read<u64>(entry) | user_x);
+    }
+    run_guest({0x90});
+    expect_violation(0x184 | (r | w | x) << 3, code);
+    map(code, code | r | w | user_x | write_back);
+    run_guest({0xf4});
+    EXPECT_TRUE(halted());
+}
+
+// --- #VE ----------------------------------------------------------------------------------------
+
+TEST_F(EptTest, ConvertibleViolationIsAnException) {
+    proc2(proc2_control::ept_violation_ve);
+    map_data(0);
+    vmcs.eptp_index = 3;
+    run_guest({0x8a, 0x18});
+    EXPECT_EQ(reached(), 20);
+    EXPECT_EQ(read<u32>(ve_area), 48u);
+    EXPECT_EQ(read<u32>(ve_area + 4), 0xffffffffu);
+    EXPECT_EQ(read<u64>(ve_area + 8), 0x181u);
+    EXPECT_EQ(read<u64>(ve_area + 16), data);
+    EXPECT_EQ(read<u64>(ve_area + 24), data);
+    EXPECT_EQ(read<u16>(ve_area + 32), 3u);
+}
+
+TEST_F(EptTest, BusyInformationAreaMeansAnExit) {
+    proc2(proc2_control::ept_violation_ve);
+    map_data(0);
+    write(ve_area + 4, u32{1});
+    run_guest({0x8a, 0x18});
+    expect_violation(0x181, data);
+}
+
+TEST_F(EptTest, SuppressBitMeansAnExit) {
+    proc2(proc2_control::ept_violation_ve);
+    map(data, u64{1} << 63);
+    run_guest({0x8a, 0x18});
+    expect_violation(0x181, data);
+}
+
+// --- coherence ----------------------------------------------------------------------------------
+
+TEST_F(EptTest, ChangedEntryIsSeenByTheNextAccess) {
+    map_data(all_rights, data);
+    write(data, u8{1});
+    write(other_page, u8{2});
+    run_guest({0x8a, 0x18, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[3], 1u);
+    map_data(all_rights, other_page); // L1 on another processor; no INVEPT
+    cpu.s.activity = state::ActivityState::active;
+    cpu.s.rip = code;
+    stop = cpu.run(50, 100);
+    EXPECT_EQ(cpu.s.gpr[3], 2u);
+}
+
+TEST_F(EptTest, FilledInEntryNeedsNoFlush) {
+    map_data(0);
+    run_guest({0x8a, 0x18, 0xf4});
+    EXPECT_EQ(stop, Cpu::Stop::exit);
+    map_data(all_rights);
+    stop = cpu.run(50, 100);
+    EXPECT_TRUE(halted());
+}
+
+TEST_F(EptTest, GuestTableChangeIsSeenToo) {
+    write(data, u8{1});
+    write(0x200000 + data, u8{9});
+    run_guest({0x8a, 0x18, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[3], 1u);
+    write(tables + 0x2000, u64{0x200087}); // linear 0 is now guest-physical 2 MiB
+    poke(0x200000 + code, {0x8a, 0x18, 0xf4});
+    cpu.s.activity = state::ActivityState::active;
+    cpu.s.rip = code;
+    stop = cpu.run(50, 100);
+    EXPECT_EQ(cpu.s.gpr[3], 9u);
+}
+
+TEST_F(EptTest, AbsentEptPageIsPageNeeded) {
+    memory_.set_state(gfn_of(Gpa(ept_pt)), page_state::absent);
+    run_guest({0x90});
+    EXPECT_EQ(stop, Cpu::Stop::page_needed);
+    EXPECT_EQ(cpu.wanted_page, ept_pt >> page_shift);
+    EXPECT_EQ(cpu.retired_in_run(), 0u);
+}
+
+} // namespace nestor::cpu
