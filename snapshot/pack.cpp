@@ -214,6 +214,14 @@ Result<> Pack::load_directory(u32 id) {
     return {};
 }
 
+u64 Pack::record_size(u32 record) const {
+    if (record >= offsets_.size()) {
+        return 0;
+    }
+    const u64 end = record + 1 < offsets_.size() ? offsets_[record + 1] : directory_;
+    return end - offsets_[record];
+}
+
 Result<> Pack::read_bytes(u32 record, u64 limit, RecordBuffer& into) const {
     if (record >= offsets_.size()) {
         return corrupt(path_ + ": there is no record " + std::to_string(record));

@@ -110,6 +110,8 @@ public:
 
     [[nodiscard]] u32 records() const { return static_cast<u32>(offsets_.size()); }
     [[nodiscard]] u64 file_size() const { return file_size_; }
+    /// Bytes that a record takes in the file; 0 where there is none of that number.
+    [[nodiscard]] u64 record_size(u32 record) const;
     /// Whether `path` still names the file that is open.
     [[nodiscard]] bool is_file(const std::string& path) const;
 

@@ -93,6 +93,10 @@ struct FsckReport {
     u64 snapshots = 0;
 };
 
+struct ExportOptions {
+    Progress progress; ///< in bytes of memory of the snapshots
+};
+
 struct ExportReport {
     u64 snapshots = 0;
     u64 pages = 0; ///< distinct pages written

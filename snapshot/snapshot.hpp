@@ -69,6 +69,17 @@ public:
     /// The same, and `from` goes. A crash in between leaves both.
     [[nodiscard]] Result<> rename(std::string_view from, std::string_view to, bool replace = false);
 
+    // ---- Between stores
+
+    /// Writes snapshots as one stream, each page once; equal stores give equal streams. Errors:
+    /// failed (no such tag, writing), corrupt: nothing damaged leaves a store.
+    [[nodiscard]] Result<ExportReport> export_to(std::span<const std::string> tags, int fd,
+                                                 const ExportOptions& options = {}) const;
+    /// Takes in such a stream, from anywhere: pages that are here already cost nothing, and a
+    /// snapshot keeps its digests. A stream that is cut, damaged or lies is corrupt and changes
+    /// nothing. Errors as in save besides.
+    [[nodiscard]] Result<ImportReport> import_from(int fd, const ImportOptions& options = {});
+
     // ---- The one machine of a snapshot
 
     /// Takes the right to resume the snapshot's machine, durably and for one caller only: whatever
@@ -82,6 +93,10 @@ public:
     // ---- Keeping house
 
     [[nodiscard]] Result<StoreStat> stat() const;
+    /// What each snapshot costs, or that of one tag. Reads all memory maps of the store, parts that
+    /// are shared once. Passes over damaged snapshots, unless one is asked for.
+    [[nodiscard]] Result<std::vector<SnapshotSize>> sizes(std::string_view only = {},
+                                                          const Progress& progress = {}) const;
 
     /// Puts the order in which a restore touched the snapshot's pages beside it, for the next one.
     /// Replaces an earlier record. Not durable, and no part of the snapshot.
