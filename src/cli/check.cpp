@@ -35,7 +35,10 @@ Result<int> check(const CheckOptions& o) {
     const std::string directory = TRY(control::store_directory(o.store));
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
     const auto snapshot = TRY(store.load(o.tag));
-    return print_findings(o.tag, o.against, control::findings(snapshot, offer), o.json);
+    std::vector<control::Finding> found = control::findings(snapshot, offer);
+    const auto tiers = control::tier_findings(snapshot.manifest(), TRY(store.claim_of(o.tag)));
+    found.insert(found.end(), tiers.begin(), tiers.end());
+    return print_findings(o.tag, o.against, found, o.json);
 }
 
 } // namespace

@@ -68,6 +68,10 @@ Result<u64> parse_size(const char* option, const std::string& text) {
     return value ? Result<u64>(*value << shift) : Result<u64>(wrong("this is too large"));
 }
 
+std::string count_text(u64 count, const char* noun) {
+    return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
 std::string size_text(u64 bytes) {
     constexpr const char* units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     std::size_t unit = 0;

@@ -18,6 +18,10 @@ Result<snapshot::Store> open_store(const std::string& given) {
                                  snapshot::Store::Mode::existing);
 }
 
+Result<std::chrono::seconds> parse_wait(const std::string& text) {
+    return std::chrono::seconds(TRY(parse_number("--wait", text, 1'000'000)));
+}
+
 std::string time_text(i64 unix_ns) {
     const std::time_t seconds = static_cast<std::time_t>(unix_ns / 1'000'000'000);
     std::tm utc{};
@@ -58,8 +62,12 @@ void add_snap(CLI::App& app, int& status) {
     add_snap_ls(*snap, status);
     add_snap_show(*snap, status);
     add_snap_diff(*snap, status);
+    add_snap_log(*snap, status);
+    add_snap_tag(*snap, status);
     add_snap_verify(*snap, status);
     add_snap_rm(*snap, status);
+    add_snap_export(*snap, status);
+    add_snap_import(*snap, status);
 }
 
 } // namespace nestor::cli

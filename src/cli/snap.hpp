@@ -1,6 +1,7 @@
 // What the verbs of `vm snap` share. Each stands in a file of its own.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "snapshot/snapshot.hpp"
@@ -16,6 +17,10 @@ namespace nestor::cli {
 void add_snap_ls(CLI::App& snap, int& status);
 void add_snap_show(CLI::App& snap, int& status);
 void add_snap_diff(CLI::App& snap, int& status);
+void add_snap_export(CLI::App& snap, int& status);
+void add_snap_import(CLI::App& snap, int& status);
+void add_snap_log(CLI::App& snap, int& status);
+void add_snap_tag(CLI::App& snap, int& status);
 void add_snap_verify(CLI::App& snap, int& status);
 void add_snap_rm(CLI::App& snap, int& status);
 
@@ -23,6 +28,9 @@ void add_snap_rm(CLI::App& snap, int& status);
 void add_store_option(CLI::App* verb, std::string& store);
 /// The store that `--store` or the environment names; it has to exist.
 [[nodiscard]] Result<snapshot::Store> open_store(const std::string& given);
+
+/// `--wait SECONDS`: how long another writer is waited for.
+[[nodiscard]] Result<std::chrono::seconds> parse_wait(const std::string& text);
 
 /// "2026-01-31T12:00:00Z".
 [[nodiscard]] std::string time_text(i64 unix_ns);

@@ -1,4 +1,4 @@
-// vm snap diff: in which fields two snapshots differ.
+// vm snap diff: in which fields and pages two snapshots differ.
 //
 // Fields are compared as the schema types them and named by their path. A unit of a type that this
 // build does not know is compared by its bytes.
@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "engine/state/codec.hpp"
+#include "src/cli/page_diff.hpp"
 #include "src/cli/schema_text.hpp"
 #include "src/cli/snap.hpp"
 #include "src/cli/verbs.hpp"
@@ -18,6 +19,7 @@ struct Options {
     std::string left;
     std::string right;
     std::string store;
+    bool pages = false;
     bool json = false;
 };
 
@@ -110,19 +112,19 @@ Result<int> diff(const Options& o) {
     const auto left = TRY(store.load(o.left));
     const auto right = TRY(store.load(o.right));
     const std::vector<Line> lines = TRY(compare_state(left, right));
-    const bool same_memory = left.manifest().memory_root == right.manifest().memory_root;
+    const PageDiff pages = TRY(PageDiff::of(left, right));
     if (o.json) {
         control::Object whole;
         whole.add("left", o.left).add("right", o.right);
         whole.add("same", left.manifest().machine_digest == right.manifest().machine_digest);
         whole.add("fields", control::RawJson{lines_json(lines)});
-        whole.add("sameMemory", same_memory);
+        whole.add("pages", control::RawJson{pages.to_json(o.pages)});
         print_line(whole.to_json());
         return 0;
     }
     print_text(lines);
-    print_line(std::to_string(lines.size()) + " fields differ; memory " +
-               (same_memory ? "is the same" : "differs"));
+    print_line(count_text(lines.size(), "field") + " of state");
+    pages.print(o.pages);
     return 0;
 }
 
@@ -130,10 +132,12 @@ Result<int> diff(const Options& o) {
 
 void add_snap_diff(CLI::App& snap, int& status) {
     auto o = std::make_shared<Options>();
-    CLI::App* const verb = add_verb(snap, "diff", "Show the fields in which two snapshots differ",
-                                    "vm snap diff before after", o->json);
+    CLI::App* const verb =
+        add_verb(snap, "diff", "Show the fields and pages in which two snapshots differ",
+                 "vm snap diff before after --pages", o->json);
     add_argument(verb, "tag", o->left, "Snapshot");
     add_argument(verb, "other", o->right, "The other snapshot");
+    add_flag(verb, "--pages", o->pages, "List the pages that differ");
     add_store_option(verb, o->store);
     on_chosen(verb, status, o->json, [o] { return diff(*o); });
 }

@@ -13,23 +13,34 @@ struct Options {
     bool json = false;
 };
 
+/// What people should know of it, in a word or two.
+std::string state_of(const snapshot::ListEntry& entry) {
+    std::string text = entry.claim ? "resumed" : "";
+    if (entry.deferred) {
+        text += text.empty() ? "not on disk yet" : ", not on disk yet";
+    }
+    return text;
+}
+
 void print_entry(const snapshot::ListEntry& entry) {
     if (!entry.manifest) {
         std::printf("%-24s damaged: %s\n", entry.tag.c_str(), entry.error->message.c_str());
         return;
     }
     const snapshot::Manifest& m = *entry.manifest;
-    std::printf("%-24s %-20s %-16s %16llu %9s %s\n", entry.tag.c_str(),
+    std::printf("%-24s %-20s %-16s %16llu %9s %-16s %s\n", entry.tag.c_str(),
                 time_text(m.provenance.created_unix_ns).c_str(), m.provenance.machine.c_str(),
                 static_cast<unsigned long long>(m.provenance.count),
-                size_text(memory_of(m)).c_str(), m.parent_tag.c_str());
+                size_text(memory_of(m)).c_str(), m.parent_tag.c_str(), state_of(entry).c_str());
 }
 
 control::Object entry_object(const snapshot::ListEntry& entry) {
     control::Object line;
     if (entry.manifest) {
         line = summary(entry.tag, *entry.manifest);
-        return line.add("parent", entry.manifest->parent_tag);
+        line.add("parent", entry.manifest->parent_tag);
+        line.add("resumedBy", entry.claim ? entry.claim->by : "");
+        return line.add("deferred", entry.deferred);
     }
     line.add("tag", entry.tag);
     return line.add("error", control::RawJson{control::error_object(*entry.error).to_json()});
@@ -39,8 +50,8 @@ Result<int> list(const Options& o) {
     const auto store = TRY(open_store(o.store));
     std::vector<std::string> lines;
     if (!o.json) {
-        std::printf("%-24s %-20s %-16s %16s %9s %s\n", "TAG", "CREATED", "MACHINE", "COUNT",
-                    "MEMORY", "PARENT");
+        std::printf("%-24s %-20s %-16s %16s %9s %-16s %s\n", "TAG", "CREATED", "MACHINE", "COUNT",
+                    "MEMORY", "PARENT", "STATE");
     }
     int status = 0;
     for (const snapshot::ListEntry& entry : TRY(store.list())) {

@@ -7,6 +7,7 @@
 #include "snapshot/snapshot.hpp"
 #include "src/base/fd.hpp"
 #include "src/cli/schema_text.hpp"
+#include "src/cli/state_text.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
 
@@ -37,7 +38,8 @@ Result<const state::StructInfo*> find_type(const std::string& name) {
 Result<int> decode_file(const StateOptions& o) {
     const auto bytes = TRY(read_file(o.what, max_unit));
     const state::StructInfo* const info = TRY(find_type(o.type));
-    print_line(TRY(state::erased::decode_to_json(*info, bytes), o.what));
+    const std::string text = TRY(state::erased::decode_to_json(*info, bytes), o.what);
+    print_line(o.json ? text : std::string(info->name) + indented(text, 1));
     return 0;
 }
 
@@ -62,7 +64,7 @@ Result<int> decode(const StateOptions& o) {
             TRY(state::erased::decode_to_json(*info, unit.bytes), "unit " + unit.name);
         whole.add(unit.name, control::RawJson{text});
         if (!o.json) {
-            print_line(unit.name + " " + info->name + " " + text);
+            print_line(unit.name + " :" + info->name + indented(text, 1));
         }
     }
     if (!o.unit.empty() && !whole.has(o.unit)) {

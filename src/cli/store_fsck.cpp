@@ -51,9 +51,10 @@ Result<int> fsck(const Options& o) {
     for (const auto& finding : report.findings) {
         print_line(finding.where + ": " + finding.what);
     }
-    print_line(std::to_string(report.snapshots) + " snapshots, " + std::to_string(report.records) +
-               " records, " + std::to_string(report.findings.size()) + " findings, " +
-               std::to_string(report.damaged_tags.size()) + " damaged snapshots");
+    print_line(count_text(report.snapshots, "snapshot") + ", " +
+               count_text(report.records, "record") + ", " +
+               count_text(report.findings.size(), "finding") + ", " +
+               count_text(report.damaged_tags.size(), "damaged snapshot"));
     return status;
 }
 

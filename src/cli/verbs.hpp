@@ -64,6 +64,8 @@ void print_line(const std::string& text);
 [[nodiscard]] Result<u64> parse_size(const char* option, const std::string& text);
 /// A decimal number of at most `limit`.
 [[nodiscard]] Result<u64> parse_number(const char* option, const std::string& text, u64 limit);
+/// "1 page", "2 pages".
+[[nodiscard]] std::string count_text(u64 count, const char* noun);
 /// "512 MiB".
 [[nodiscard]] std::string size_text(u64 bytes);
 

@@ -39,8 +39,8 @@ std::size_t columns() {
 
 } // namespace
 
-Work::Work(std::string what, bool quiet, Of of)
-    : what_(std::move(what)), quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1), of_(of) {}
+Work::Work(std::string what, bool quiet)
+    : what_(std::move(what)), quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 Work::~Work() {
     for (const int signal : signals) {
@@ -53,13 +53,26 @@ Work::~Work() {
     }
 }
 
-std::string Work::amount(u64 done, u64 total) const {
-    return of_ == Of::bytes ? size_text(done) + " of " + size_text(total)
-                            : std::to_string(done) + " of " + std::to_string(total);
+/// "43 %, 220 MiB of 512 MiB, 3 s left"; what is done where the total is not known.
+std::string Work::state_text(u64 done, u64 total, Clock::duration took) const {
+    if (total == 0) {
+        return size_text(done);
+    }
+    const double part = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+    const double seconds = std::chrono::duration<double>(took).count();
+    char text[64];
+    std::snprintf(text, sizeof(text), "%3.0f %%, %s of %s, %.0f s left", 100 * part,
+                  size_text(done).c_str(), size_text(total).c_str(),
+                  part > 0 ? seconds / part - seconds : 0.0);
+    return text;
 }
 
-std::string Work::bar(double part, const std::string& text) const {
-    const auto filled = static_cast<std::size_t>(part * static_cast<double>(bar_cells));
+std::string Work::bar(u64 done, u64 total, const std::string& text) const {
+    const std::size_t filled =
+        total == 0 ? 0
+                   : static_cast<std::size_t>(
+                         static_cast<double>(bar_cells) *
+                         std::min(1.0, static_cast<double>(done) / static_cast<double>(total)));
     std::string line = "vm: " + what_ + " [" + std::string(filled, '#') +
                        std::string(bar_cells - filled, '.') + "] " + text;
     line.resize(std::min(line.size(), columns() - 1));
@@ -71,21 +84,17 @@ void Work::show(u64 done, u64 total) {
     const auto since = drawn_ ? now - last_ : now - start_;
     const auto pause = !drawn_     ? Clock::duration(silent_for)
                        : terminal_ ? Clock::duration(redraw_after)
-                                   : line_after;
-    if (quiet_ || total == 0 || since < pause) {
+                                   : Clock::duration(line_after);
+    if (quiet_ || since < pause) {
         return;
     }
     drawn_ = true;
     last_ = now;
-    const double part = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
-    const double seconds = std::chrono::duration<double>(now - start_).count();
-    char text[96];
-    std::snprintf(text, sizeof(text), "%3.0f %%, %s, %.0f s left", 100 * part,
-                  amount(done, total).c_str(), part > 0 ? seconds / part - seconds : 0.0);
+    const std::string text = state_text(done, total, now - start_);
     if (terminal_) {
-        std::fprintf(stderr, "\r%s\033[K", bar(part, text).c_str());
+        std::fprintf(stderr, "\r%s\033[K", bar(done, total, text).c_str());
     } else {
-        std::fprintf(stderr, "vm: %s: %s\n", what_.c_str(), text);
+        std::fprintf(stderr, "vm: %s: %s\n", what_.c_str(), text.c_str());
     }
 }
 

@@ -13,13 +13,12 @@ namespace nestor::cli {
 /// terminal, as a line now and then elsewhere, not at all when `quiet`.
 class Work final {
 public:
-    enum class Of { bytes, items };
-
-    Work(std::string what, bool quiet, Of of = Of::bytes);
+    Work(std::string what, bool quiet);
     ~Work();
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
 
+    /// Bytes done so far; `total` 0 where it is not known.
     void show(u64 done, u64 total);
     /// For the store: shows, and gives false once SIGINT or SIGTERM came. From this call to the end
     /// of the Work these only ask it to end; the third one ends the process. One at a time: signal
@@ -28,13 +27,12 @@ public:
 
 private:
     using Clock = std::chrono::steady_clock;
-    [[nodiscard]] std::string amount(u64 done, u64 total) const;
-    [[nodiscard]] std::string bar(double part, const std::string& text) const;
+    [[nodiscard]] std::string state_text(u64 done, u64 total, Clock::duration took) const;
+    [[nodiscard]] std::string bar(u64 done, u64 total, const std::string& text) const;
 
     std::string what_;
     bool quiet_;
     bool terminal_;
-    Of of_;
     bool drawn_ = false;
     bool catching_ = false;
     Clock::time_point start_ = Clock::now();

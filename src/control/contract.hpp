@@ -1,6 +1,7 @@
 // What a machine needs, what this build offers, and what is in the way (design rule 4).
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,6 +70,11 @@ struct HostOffer {
 /// The same for a snapshot, with format and engine.
 [[nodiscard]] std::vector<Finding> findings(const snapshot::Snapshot& snapshot,
                                             const HostOffer& offer);
+
+/// What keeps a snapshot from being restored as the one machine or as a clone. None of it blocks:
+/// another tier will do.
+[[nodiscard]] std::vector<Finding> tier_findings(const snapshot::Manifest& manifest,
+                                                 const std::optional<snapshot::Claim>& claim);
 
 /// Whether none of them blocks.
 [[nodiscard]] bool can_run(std::span<const Finding> findings);

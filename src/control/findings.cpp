@@ -212,6 +212,27 @@ std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffe
     return questions.take();
 }
 
+std::vector<Finding> tier_findings(const snapshot::Manifest& manifest,
+                                   const std::optional<snapshot::Claim>& claim) {
+    std::vector<Finding> found;
+    const auto add = [&found](const char* path, std::string have, const char* need,
+                              const char* remedy) {
+        found.push_back({path, std::move(have), need, remedy, false});
+    };
+    if (claim) {
+        add("tier.resume", "resumed already by " + claim->by, "not resumed yet",
+            "restore it with --tier clone, or without --tier: the same run once more");
+    } else if (manifest.tier == snapshot::Tier::clone) {
+        add("tier.resume", "the machine ran on after the save", "a machine that stopped",
+            "restore it with --tier clone, or without --tier: the same run once more");
+    }
+    if (manifest.clone_forbidden) {
+        add("tier.clone", "forbidden by whoever saved it", "allowed",
+            "restore it with --tier resume");
+    }
+    return found;
+}
+
 bool can_run(std::span<const Finding> findings) {
     return std::none_of(findings.begin(), findings.end(),
                         [](const Finding& f) { return f.blocks; });
