@@ -112,13 +112,14 @@ const Op* op_pause(Cpu& cpu, const Op* op) {
     return cpu.leave(op);
 }
 
-/// For L0's own guest the address is found before the exit, whose guest_physical names it.
+/// L0 keeps the line's content, so it takes part even where no control asks for an exit: then, and
+/// for its own guest, the address is found first and guest_physical names it.
 const Op* op_monitor(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
     }
-    const bool exits = (cpu.controls.proc & proc_control::monitor_exiting) != 0;
-    if (exits && !cpu.controls.assisted) {
+    const bool asked = (cpu.controls.proc & proc_control::monitor_exiting) != 0;
+    if (asked && !cpu.controls.assisted) {
         return cpu.vm_exit(op, ExitReason::monitor); // before faults of the operand
     }
     const u64 extensions =
@@ -133,10 +134,11 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, cpu.load_slow(op, address, &byte, 1, segment));
     Translation t;
     NESTOR_OR_STOP(cpu, op, cpu.translate(address, Access::read, false, false, t));
-    if (exits) {
+    if (asked || !cpu.controls.assisted) {
         cpu.vm_exit(op, ExitReason::monitor);
         cpu.exit.guest_linear = address;
         cpu.exit.guest_physical = t.physical;
+        cpu.exit.assist = !asked;
         return nullptr;
     }
     cpu.s.monitor_armed = true;
@@ -144,13 +146,16 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
     return op;
 }
 
-/// Without its exit MWAIT is a hint that is not taken (SDM 2 MWAIT).
+/// L0 does the waiting. Without an exit MWAIT is a hint that is not taken (SDM 2 MWAIT).
 const Op* op_mwait(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
     }
-    if ((cpu.controls.proc & proc_control::mwait_exiting) != 0) {
-        return cpu.vm_exit(op, ExitReason::mwait, cpu.s.monitor_armed ? 1 : 0);
+    const bool asked = (cpu.controls.proc & proc_control::mwait_exiting) != 0;
+    if (asked || !cpu.controls.assisted) {
+        cpu.vm_exit(op, ExitReason::mwait, cpu.s.monitor_armed ? 1 : 0);
+        cpu.exit.assist = !asked;
+        return nullptr;
     }
     const u64 extensions =
         cpu.mode.is64() ? cpu.gpr(Gpr::rcx) : static_cast<u32>(cpu.gpr(Gpr::rcx));

@@ -194,6 +194,11 @@ const Op* write_cr8(Cpu& cpu, const Op* op, u64 value) {
     if (value >> 4 != 0) {
         return cpu.raise(op, Exception::gp);
     }
+    if (!control(cpu, proc_control::use_tpr_shadow) && !cpu.controls.assisted) {
+        cpu.vm_exit(op, ExitReason::cr_access, cr_qualification(8, CrAccess::to, op->aux));
+        cpu.exit.assist = true; // the task priority of L1's APIC, which L0 keeps
+        return nullptr;
+    }
     if (!control(cpu, proc_control::use_tpr_shadow)) {
         cpu.controls.cr8 = static_cast<u8>(value);
         return cpu.leave(op);

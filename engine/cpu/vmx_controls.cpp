@@ -19,16 +19,18 @@ constexpr u32 valid = bit<u32>(31);
 /// The preemption timer counts down when this bit of the TSC changes (IA32_VMX_MISC[4:0]).
 constexpr unsigned timer_shift = 5;
 
+/// Of a page, whose low bits a VM entry finds clear.
 u64 if_set(u32 controls, u32 control, u64 address) {
-    return (controls & control) != 0 ? address : Controls::none;
+    return (controls & control) != 0 ? address & ~page_mask : Controls::none;
 }
 
 void set_virtual_apic(Controls& c, const state::Vmcs& vmcs) {
     c.apic_access_page =
         if_set(c.proc2, proc2_control::virtualize_apic_accesses, vmcs.apic_access_addr);
     c.virtual_apic_page = if_set(c.proc, proc_control::use_tpr_shadow, vmcs.virtual_apic_page_addr);
-    c.posted_interrupt_descriptor =
-        if_set(c.pin, pin_control::process_posted_interrupts, vmcs.posted_intr_desc_addr);
+    c.posted_interrupt_descriptor = (c.pin & pin_control::process_posted_interrupts) != 0
+                                        ? vmcs.posted_intr_desc_addr & ~u64{63}
+                                        : Controls::none;
     c.tpr_threshold = (c.proc & proc_control::use_tpr_shadow) != 0 ? vmcs.tpr_threshold & 15 : 0;
     c.eoi_exit_bitmap = {vmcs.eoi_exit_bitmap0, vmcs.eoi_exit_bitmap1, vmcs.eoi_exit_bitmap2,
                          vmcs.eoi_exit_bitmap3};
@@ -36,7 +38,7 @@ void set_virtual_apic(Controls& c, const state::Vmcs& vmcs) {
 }
 
 void set_memory(Controls& c, const state::Vmcs& vmcs) {
-    c.eptp = if_set(c.proc2, proc2_control::enable_ept, vmcs.ept_pointer);
+    c.eptp = (c.proc2 & proc2_control::enable_ept) != 0 ? vmcs.ept_pointer : Controls::none;
     c.vpid = (c.proc2 & proc2_control::enable_vpid) != 0 ? vmcs.virtual_processor_id : u16{0};
     c.pml_address = if_set(c.proc2, proc2_control::enable_pml, vmcs.pml_address);
     c.pml_index = vmcs.pml_index;
@@ -44,7 +46,7 @@ void set_memory(Controls& c, const state::Vmcs& vmcs) {
         if_set(c.proc2, proc2_control::ept_violation_ve, vmcs.ve_information_address);
     c.vm_functions =
         (c.proc2 & proc2_control::enable_vm_functions) != 0 ? vmcs.vm_function_controls : 0;
-    c.eptp_list = (c.vm_functions & 1) != 0 ? vmcs.eptp_list_address : Controls::none;
+    c.eptp_list = (c.vm_functions & 1) != 0 ? vmcs.eptp_list_address & ~page_mask : Controls::none;
     c.eptp_index = vmcs.eptp_index;
 }
 

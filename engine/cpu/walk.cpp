@@ -253,8 +253,10 @@ bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translat
             if (!w.touch(w.steps[i], set)) {
                 return false;
             }
-            package.note_walk(w.steps[i].address, w.steps[i].span_shift, w.layout.entry_size,
-                              address);
+            if (w.steps[i].host != nullptr) { // what is no RAM never changes
+                package.note_walk(w.steps[i].address, w.steps[i].span_shift, w.layout.entry_size,
+                                  address);
+            }
         }
         out.dirty |= kind == Access::write;
         const u64 leaf = w.steps[w.used - 1].value;

@@ -55,6 +55,15 @@ TEST_F(SystemTest, PcideNeedsZeroPcid) {
     EXPECT_NE(cpu.s.cr4 & cr4::pcide, 0u);
 }
 
+TEST_F(SystemTest, Cr3WhereNoRamIsFaults) {
+    protected_mode();
+    cpu.s.cr3 = 0xfff00000;
+    cpu.s.gpr[0] = cpu.s.cr0 | cr0::pg; // 32-bit paging: entries of all ones have no reserved bits
+    execute({0x0f, 0x22, 0xc0, 0xf4});
+    EXPECT_EQ(stop, Cpu::Stop::exit); // a fetch from where no RAM is
+    EXPECT_EQ(cpu.exit.reason, ExitReason::ept_violation);
+}
+
 TEST_F(SystemTest, Cr3BeyondPhysicalWidthIsGp) {
     long_mode();
     cpu.s.gpr[0] = u64{1} << 50 | tables;

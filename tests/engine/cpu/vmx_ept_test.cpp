@@ -24,7 +24,9 @@ protected:
     }
 };
 
-class EptRights : public EptTest, public ::testing::WithParamInterface<std::tuple<int, int>> {};
+/// Rights of the entry, kind of access (read, write, fetch), accessed and dirty flags, CPL 3.
+class EptRights : public EptTest,
+                  public ::testing::WithParamInterface<std::tuple<u64, int, bool, bool>> {};
 
 } // namespace
 
@@ -142,10 +144,15 @@ TEST_F(EptTest, PdpteLoadHasNoLinearAddress) {
 // --- every permission against every access ------------------------------------------------------
 
 TEST_P(EptRights, DecideWhatAnAccessMay) {
-    const auto [rights, kind] = GetParam();
-    const u64 bits = static_cast<u64>(rights);
-    map_data(bits);
+    const auto [rights, kind, flags, user] = GetParam();
+    if (user) {
+        long_mode(3);
+        cpu.s.gpr[0] = data;
+    }
+    vmcs.ept_pointer |= flags ? 1 << 6 : 0;
+    map_data(rights);
     write(data, u8{0xf4});
+    // At CPL 3 HLT ends in the handler of #GP, which halts too.
     if (kind == 0) {
         run_guest({0x8a, 0x18, 0xf4});
     } else if (kind == 1) {
@@ -153,17 +160,21 @@ TEST_P(EptRights, DecideWhatAnAccessMay) {
     } else {
         run_guest({0xff, 0xe0}); // jmp rax
     }
-    const bool allowed = (bits >> kind & 1) != 0;
+    const bool allowed = (rights >> kind & 1) != 0;
+    const u64 leaf = read<u64>(leaf_of(data));
+    EXPECT_EQ(leaf & accessed, flags && allowed ? accessed : 0);
+    EXPECT_EQ(leaf & dirty, flags && allowed && kind == 1 ? dirty : 0);
     if (allowed) {
         EXPECT_TRUE(halted());
     } else {
-        expect_violation((u64{1} << kind) | bits << 3 | 0x180, data);
+        expect_violation((u64{1} << kind) | rights << 3 | 0x180, data);
     }
 }
 
 INSTANTIATE_TEST_SUITE_P(Vmx, EptRights,
                          ::testing::Combine(::testing::Values(0, 1, 3, 4, 5, 7),
-                                            ::testing::Range(0, 3)));
+                                            ::testing::Range(0, 3), ::testing::Bool(),
+                                            ::testing::Bool()));
 
 // --- misconfigurations --------------------------------------------------------------------------
 

@@ -286,6 +286,13 @@ TEST_F(VmxTest, CltsWithoutTsInTheShadowDoesNothing) {
     EXPECT_NE(cpu.s.cr0 & cr0::ts, 0u);
 }
 
+TEST_F(VmxTest, MovToCr8WithoutShadowIsLeftToL0) {
+    cpu.s.gpr[0] = 5;
+    run_guest({0x44, 0x0f, 0x22, 0xc0});
+    expect_exit(ExitReason::cr_access, 8);
+    EXPECT_TRUE(cpu.exit.assist);
+}
+
 // --- ports --------------------------------------------------------------------------------------
 
 TEST_F(VmxTest, UnconditionalIoExits) {
