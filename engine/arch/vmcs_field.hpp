@@ -3,7 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <string_view>
 
 #include "engine/arch/vmx_capability.hpp"
 #include "engine/state/vmcs.hpp"
@@ -38,10 +37,18 @@ struct VmcsField {
 };
 
 namespace detail {
-constexpr std::size_t vmcs_row_of(std::string_view name) {
+/// Compares characters, not views: to measure every row's name for every field takes more steps than
+/// clang grants a constant expression.
+constexpr std::size_t vmcs_row_of(const char* name) {
     const auto& rows = state::vmcs_rows<state::Vmcs>;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        if (name == rows[i].name) {
+        const char* left = name;
+        const char* right = rows[i].name;
+        while (*left != 0 && *left == *right) {
+            ++left;
+            ++right;
+        }
+        if (*left == *right) {
             return i;
         }
     }
