@@ -41,10 +41,10 @@ Result<std::unique_ptr<Memory>> Memory::create(u64 memory) {
     }
     std::unique_ptr<Memory> made(new Memory);
     TRY(made->add(Gpa(0), memory_below_4g(memory)));
+    TRY(made->add(Gpa(device::TestDevice::memory_base), device::TestDevice::memory_size));
     if (memory_above_4g(memory) != 0) {
         TRY(made->add(Gpa(four_gib), memory_above_4g(memory)));
     }
-    TRY(made->add(Gpa(device::TestDevice::memory_base), device::TestDevice::memory_size));
     return made;
 }
 

@@ -158,10 +158,10 @@ class Terminal(StoreTest):
         at = 0
         while not until():
             self.assertLess(time.monotonic(), end, "waited in vain")
-            self.assertLess(at, len(self.stream) - 1000, "the stream is at its end")
-            process.stdin.write(self.stream[at : at + 512])
+            self.assertLess(at, len(self.stream) - 100, "the stream is at its end")
+            process.stdin.write(self.stream[at : at + 16])
             process.stdin.flush()
-            at += 512
+            at += 16
             time.sleep(0.02)
         return self.stream[at:]
 

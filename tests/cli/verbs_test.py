@@ -168,6 +168,12 @@ class Snapshots(vm.VmTest):
         self.assertEqual(self.json("snap", "ls"), [])
         self.vm("restore", "a", status=FAILED)
 
+    def test_a_machine_with_memory_above_4_gibibytes_is_restored(self):
+        self.vm("run", *self.guest("counter", "8G"), "--until", "icount:100000", "--save", "big")
+        self.vm("restore", "big", "--until", "icount:200000", "--save", "on")
+        self.vm("run", *self.guest("counter", "8G"), "--until", "icount:200000", "--save", "whole")
+        self.assertEqual(self.vm("digest", "on").stdout, self.vm("digest", "whole").stdout)
+
     def test_a_dry_run_restores_nothing(self):
         done = self.vm("restore", "a", "--dry-run")
         self.assertIn(b"can be restored", done.stdout)

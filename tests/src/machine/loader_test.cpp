@@ -251,6 +251,14 @@ TEST(MemoryTest, SixtyFourGibibytesCostNothingUntilTouched) {
     EXPECT_EQ(guest.write(Gpa(0xff000000), byte), cpu::MemoryStatus::ok);
 }
 
+TEST(MemoryTest, RegionsAreSortedByAddressAboveFourGibibytesToo) {
+    const auto memory = *Memory::create(u64{8} << 30);
+    const auto regions = memory->guest().regions();
+    ASSERT_EQ(regions.size(), 3U);
+    EXPECT_LT(regions[0].start, regions[1].start);
+    EXPECT_LT(regions[1].start, regions[2].start);
+}
+
 TEST(MemoryTest, ClearMakesEverythingZeroAndPlain) {
     const auto memory = *Memory::create(4 * mib);
     cpu::GuestMemory& guest = memory->guest();
