@@ -75,7 +75,7 @@ Result<> write_claim(const Layout& layout, const Digest& manifest, const Claim& 
 
 Result<> Store::claim(std::string_view tag, std::string_view by) {
     const Layout& layout = impl_->layout;
-    const WriterLock lock = TRY(WriterLock::take(layout, lock_patience));
+    const WriterLock lock = TRY(impl_->begin_write(lock_patience));
     const Digest digest = TRY(read_reference(layout, tag)).manifest;
     const PlacedManifest placed = TRY(impl_->manifest(digest));
     const std::string name = "snapshot " + std::string(tag);
@@ -98,7 +98,7 @@ Result<> Store::claim(std::string_view tag, std::string_view by) {
 
 Result<> Store::release(std::string_view tag) {
     const Layout& layout = impl_->layout;
-    const WriterLock lock = TRY(WriterLock::take(layout, lock_patience));
+    const WriterLock lock = TRY(impl_->begin_write(lock_patience));
     const std::string path = layout.claim(TRY(read_reference(layout, tag)).manifest);
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
         return fail_errno("removing " + path, errno);

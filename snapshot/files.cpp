@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "snapshot/deferred.hpp"
 #include "snapshot/snapshot.hpp"
 
 namespace nestor::snapshot {
@@ -159,6 +160,8 @@ void remove_leftovers(const Layout& layout) {
     remove_matching(layout.refs());
     remove_matching(layout.claims());
     remove_matching(layout.orders());
+    remove_matching(layout.deferred());
+    remove_matching(layout.root);
 }
 
 Result<WriterLock> WriterLock::take(const Layout& layout, std::chrono::milliseconds wait) {
@@ -217,12 +220,32 @@ Result<Reference> decode_reference(std::string_view text, std::string_view tag) 
     return Reference{std::string(tag), *digest};
 }
 
+Result<std::vector<std::string>> list_tags(const Layout& layout) {
+    std::vector<std::string> tags = TRY(list_directory(layout.refs()));
+    if (deferred_counts(layout)) {
+        for (std::string& tag : TRY(list_directory(layout.deferred()))) {
+            tags.push_back(std::move(tag));
+        }
+        std::sort(tags.begin(), tags.end());
+        tags.erase(std::unique(tags.begin(), tags.end()), tags.end());
+    }
+    return tags;
+}
+
+bool tag_exists(const Layout& layout, std::string_view tag) {
+    return file_exists(layout.ref(tag)) ||
+           (file_exists(layout.deferred(tag)) && deferred_counts(layout));
+}
+
 Result<Reference> read_reference(const Layout& layout, std::string_view tag) {
     if (!is_valid_tag(tag)) {
         return fail(ErrorCode::usage, "'" + std::string(tag) + "' cannot name a snapshot",
                     "use 1 to 100 of A-Z a-z 0-9 . _ -");
     }
-    const std::string path = layout.ref(tag);
+    std::string path = layout.deferred(tag);
+    if (!file_exists(path) || !deferred_counts(layout)) {
+        path = layout.ref(tag);
+    }
     if (!file_exists(path)) {
         return fail(ErrorCode::failed,
                     "there is no snapshot " + std::string(tag) + " in " + layout.root,
@@ -232,8 +255,9 @@ Result<Reference> read_reference(const Layout& layout, std::string_view tag) {
     return decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
 }
 
-Result<> write_reference(const Layout& layout, const Reference& reference) {
-    return replace_file(layout.refs(), reference.tag, text_bytes(encode_reference(reference)));
+Result<> write_reference(const Layout& layout, const Reference& reference, Sync sync) {
+    const std::string& directory = sync == Sync::yes ? layout.refs() : layout.deferred();
+    return replace_file(directory, reference.tag, text_bytes(encode_reference(reference)), sync);
 }
 
 bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
@@ -243,7 +267,7 @@ Result<> make_store(const Layout& layout) {
     std::filesystem::create_directories(layout.root, ignored);
     for (const std::string& directory :
          {layout.root, layout.packs(), layout.manifests(), layout.refs(), layout.claims(),
-          layout.orders(), layout.leases()}) {
+          layout.orders(), layout.leases(), layout.deferred()}) {
         TRY(make_directory(directory));
     }
     return replace_file(layout.root, "store", text_bytes(seal_text(std::string(store_line))));

@@ -9,6 +9,8 @@
 //   DIR/claims/HEX       who resumed the machine of that manifest (text, with its own digest)
 //   DIR/orders/HEX       in which order a restore touched the pages; a hint
 //   DIR/leases/*         what readers hold (lease.hpp)
+//   DIR/deferred/TAG     references that are not known to be on disk (deferred.hpp)
+//   DIR/unsynced         which packs are not known to be on disk, and since which start of the host
 #pragma once
 
 #include <chrono>
@@ -47,6 +49,11 @@ struct Layout {
         return orders() + "/" + to_hex(manifest);
     }
     [[nodiscard]] std::string leases() const { return root + "/leases"; }
+    [[nodiscard]] std::string deferred() const { return root + "/deferred"; }
+    [[nodiscard]] std::string deferred(std::string_view tag) const {
+        return deferred() + "/" + std::string(tag);
+    }
+    [[nodiscard]] std::string unsynced_file() const { return root + "/unsynced"; }
 };
 
 /// fdatasync, rename and fsync of a directory as Results that name the file.
@@ -100,11 +107,16 @@ struct Reference {
 [[nodiscard]] std::string encode_reference(const Reference& reference);
 /// Exactly what encode_reference makes, for this tag; anything else is corrupt.
 [[nodiscard]] Result<Reference> decode_reference(std::string_view text, std::string_view tag);
+/// All tags, sorted, those of deferred saves too.
+[[nodiscard]] Result<std::vector<std::string>> list_tags(const Layout& layout);
+/// Whether a tag is there, damaged or not.
+[[nodiscard]] bool tag_exists(const Layout& layout, std::string_view tag);
 /// Reads a tag's file. Usage where `tag` is none, failed where there is none of that name.
 [[nodiscard]] Result<Reference> read_reference(const Layout& layout, std::string_view tag);
 /// Makes `tag` name the manifest: the commit point. Where it fails the reference is as it was, or
-/// it is the new one although not known to be on disk.
-[[nodiscard]] Result<> write_reference(const Layout& layout, const Reference& reference);
+/// it is the new one although not known to be on disk. With Sync::no it is a deferred one.
+[[nodiscard]] Result<> write_reference(const Layout& layout, const Reference& reference,
+                                       Sync sync = Sync::yes);
 
 /// Makes the directories and files of an empty store.
 [[nodiscard]] Result<> make_store(const Layout& layout);

@@ -1,131 +1,176 @@
 // Reads all of a store and compares all of it with its digests. Owns: the list of what can be
-// wrong. Every byte of packs, manifests and references is covered by some digest; of the index,
-// what LMDB reaches is walked and each answer it gives is compared with the packs.
-#include <set>
+// wrong, and which snapshots cannot be restored because of it. Packs are read once however many
+// snapshots share them; snapshots are then walked from the reference down, each shared subtree
+// once.
+#include "snapshot/fsck.hpp"
 
-#include "snapshot/format.hpp"
-#include "snapshot/index.hpp"
-#include "snapshot/lmdb_check.hpp"
-#include "snapshot/memory_map.hpp"
-#include "snapshot/store.hpp"
+#include <algorithm>
+
+#include <unistd.h>
+
+#include "snapshot/claims.hpp"
+#include "snapshot/touch_order.hpp"
 
 namespace nestor::snapshot {
 
-namespace {
+std::size_t Fsck::found(std::string where, std::string what) {
+    report_.findings.push_back({std::move(where), std::move(what), {}, false});
+    return report_.findings.size() - 1;
+}
 
-class Fsck final {
-public:
-    Fsck(const Store::Impl& store, const FsckOptions& options)
-        : layout_(store.layout), store_(store), options_(options) {}
+void Fsck::blame(Location location, const std::string& tag, const std::string& page) {
+    std::size_t at = 0;
+    if (const auto record = by_record_.find(location.extent()); record != by_record_.end()) {
+        at = record->second;
+    } else if (const auto pack = by_pack_.find(location.pack()); pack != by_pack_.end()) {
+        at = pack->second;
+    } else if (!packs_.contains(location.pack())) {
+        at = found(store_.packs->path(location.pack()), "this pack is missing");
+        by_pack_[location.pack()] = at;
+    } else {
+        at = found("snapshot " + tag,
+                   page + ": " + to_string(location) + " is not what it is referred to as");
+    }
+    auto& tags = report_.findings[at].tags;
+    if (std::find(tags.begin(), tags.end(), tag) == tags.end()) {
+        tags.push_back(tag);
+    }
+}
 
-    Result<FsckReport> run() {
-        const WriterLock lock = TRY(WriterLock::take(layout_, options_.wait_for_writer));
-        const auto ids = TRY(store_.packs->ids());
-        u64 done = 0;
-        for (const u32 id : ids) {
-            check_pack(id);
-            if (options_.progress && !options_.progress(++done, ids.size())) {
-                return fail(ErrorCode::failed, "interrupted");
+bool Fsck::holds(Location location, const Digest& digest) const {
+    const auto record = items_.find(location.extent());
+    return record != items_.end() && location.slot() < record->second.size() &&
+           record->second[location.slot()] == digest;
+}
+
+bool Fsck::check_tree(Location location, const Digest& digest, unsigned level, u64 index,
+                      const RegionEntry& region, const std::string& tag) {
+    if (digest == zero_digest) {
+        return true;
+    }
+    const auto known = sound_.find(location.value());
+    if (level > 0 && known != sound_.end() && known->second == digest) {
+        return true;
+    }
+    const u64 pages = region.size >> page_shift;
+    const u64 page = gfn_of(region.start).value() + (index << (fanout_shift * level));
+    MapNode node;
+    if (!holds(location, digest) ||
+        (level > 0 && !read_node(nodes_, location, digest, pages, level, index, node))) {
+        blame(location, tag, "page " + std::to_string(page) + (level > 0 ? " and after" : ""));
+        return false;
+    }
+    bool sound = true;
+    for (u64 i = 0; level > 0 && i < fanout; ++i) {
+        sound = check_tree(node.locations[i], node.digests[i], level - 1,
+                           (index << fanout_shift) + i, region, tag) &&
+                sound;
+    }
+    if (sound && level > 0) {
+        sound_.emplace(location.value(), digest);
+    }
+    return sound;
+}
+
+void Fsck::check_snapshot(const std::string& tag) {
+    ++report_.snapshots;
+    const std::string where = "snapshot " + tag;
+    const auto reference = read_reference(layout_, tag);
+    const auto placed =
+        reference ? store_.manifest(reference->manifest) : Failure(reference.error());
+    bool sound = placed.has_value();
+    if (!placed) {
+        const auto known = reference ? by_manifest_.find(reference->manifest) : by_manifest_.end();
+        const std::size_t at =
+            known != by_manifest_.end() ? known->second : found(where, placed.error().message);
+        report_.findings[at].tags.push_back(tag);
+    } else {
+        const Manifest& manifest = placed->manifest;
+        for (std::size_t i = 0; i < manifest.units.size(); ++i) {
+            const UnitEntry& unit = manifest.units[i];
+            if (unit.size != 0 && !holds(placed->units[i], unit.digest)) {
+                blame(placed->units[i], tag, "unit " + unit.name);
+                sound = false;
             }
         }
-        check_index();
-        for (const std::string& name : TRY(list_directory(layout_.manifests()))) {
-            check_manifest(name);
+        // What the walk does not compare (kinds, sizes of units) a load does.
+        if (sound && !read_units(*placed, *store_.packs)) {
+            report_.findings[found(where, "its units cannot be read")].tags.push_back(tag);
+            sound = false;
         }
-        for (const std::string& tag : TRY(list_directory(layout_.refs()))) {
-            check_snapshot(tag);
-        }
-        return std::move(report_);
-    }
-
-private:
-    void found(std::string where, const Error& error) {
-        report_.findings.push_back({std::move(where), error.message, {}, false});
-    }
-
-    Result<> check_record(const Pack& pack, u32 record) {
-        TRY(pack.read_sealed(record, buffer_));
-        MapNode node;
-        for (u32 slot = 0; slot < buffer_.count(); ++slot) {
-            const Digest& digest = buffer_.items()[slot].digest;
-            const auto bytes = buffer_.item(slot);
-            if (buffer_.kind() == RecordKind::nodes) {
-                const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, sizeof(u64));
-                TRY(decode_node(bytes, digest, static_cast<unsigned>(level), fanout, node));
-            } else if (sha256(bytes) != digest) {
-                return fail(ErrorCode::corrupt, "record " + std::to_string(record) + " item " +
-                                                    std::to_string(slot) +
-                                                    " does not have its digest");
-            }
-        }
-        return {};
-    }
-
-    void check_pack(u32 id) {
-        // Not the open pack of the store's cache: its directory was read some time ago.
-        const auto pack = Pack::open(store_.packs->path(id), id);
-        if (!pack) {
-            found(store_.packs->path(id), pack.error());
-            return;
-        }
-        for (u32 record = 0; record < (*pack)->records(); ++record) {
-            ++report_.records;
-            const Result<> checked = check_record(**pack, record);
-            if (!checked) {
-                found(store_.packs->path(id), checked.error());
-            }
-        }
-        const auto entries = pack_entries(**pack, id);
-        if (entries) {
-            for (const IndexEntry& entry : *entries) {
-                items_.emplace(entry.location.value(), entry.digest);
-            }
+        for (std::size_t i = 0; i < manifest.regions.size(); ++i) {
+            const RegionEntry& region = manifest.regions[i];
+            sound = check_tree(placed->region_roots[i], region.root,
+                               map_levels(region.size >> page_shift), 0, region, tag) &&
+                    sound;
         }
     }
-
-    void check_index() {
-        const Result<> checked = Index::check(layout_, [&](const Digest& digest, u64 location) {
-            const auto item = items_.find(location);
-            return item != items_.end() && item->second == digest;
-        });
-        if (!checked) {
-            found(layout_.index(), checked.error());
-        }
+    if (!sound) {
+        report_.damaged_tags.push_back(tag);
     }
+}
 
-    void check_manifest(const std::string& name) {
+Result<> Fsck::check_manifests() {
+    for (const std::string& name : TRY(list_directory(layout_.manifests()))) {
+        const std::string where = layout_.manifests() + "/" + name;
         const auto digest = digest_from_hex(name);
         if (!digest) {
-            found(layout_.manifests() + "/" + name,
-                  {ErrorCode::corrupt, "this file does not belong here", ""});
-            return;
+            found(where, "this file does not belong here");
+            continue;
         }
         const auto manifest = store_.manifest(*digest);
         if (!manifest) {
-            found(layout_.manifests() + "/" + name, manifest.error());
+            by_manifest_[*digest] = found(where, manifest.error().message);
         }
     }
+    return {};
+}
 
-    void check_snapshot(const std::string& tag) {
-        ++report_.snapshots;
-        const Result<> verified = verify(tag);
-        if (!verified) {
-            found("snapshot " + tag, verified.error());
-            report_.damaged_tags.push_back(tag);
+/// What lies beside snapshots: claims and hints.
+Result<> Fsck::check_beside() {
+    for (const std::string& name : TRY(list_directory(layout_.claims()))) {
+        const auto digest = digest_from_hex(name);
+        const auto claim = digest ? read_claim(layout_, *digest) : std::optional<Claim>{};
+        if (!digest || !claim || !*claim || (*claim)->at_unix_ns == 0) {
+            found(layout_.claims() + "/" + name, "the claim is damaged; it still counts as one");
         }
     }
+    for (const std::string& name : TRY(list_directory(layout_.orders()))) {
+        const std::string path = layout_.orders() + "/" + name;
+        const auto file = read_file(path, max_order_file);
+        if (file && decode_order(*file)) {
+            continue;
+        }
+        const std::size_t at = found(path, "the recorded touch order is damaged; nothing reads it");
+        report_.findings[at].repaired = options_.repair && ::unlink(path.c_str()) == 0;
+    }
+    return {};
+}
 
-    Result<> verify(const std::string& tag) { return verify_memory(*TRY(store_.load(tag)), 2, {}); }
-
-    const Layout& layout_;
-    const Store::Impl& store_;
-    const FsckOptions& options_;
-    FsckReport report_;
-    RecordBuffer buffer_;
-    std::map<u64, Digest> items_;
-};
-
-} // namespace
+Result<FsckReport> Fsck::run() {
+    const auto lock = store_.begin_write(options_.wait_for_writer);
+    std::optional<WriterLock> bare;
+    if (!lock) {
+        // Putting deferred snapshots on disk may fail in a damaged store; looking must not.
+        bare.emplace(TRY(WriterLock::take(layout_, options_.wait_for_writer)));
+        found(layout_.root, lock.error().message);
+    }
+    store_.packs->refresh();
+    if (const Result<> store_file = check_store_file(layout_); !store_file) {
+        found(layout_.store_file(), store_file.error().message);
+    }
+    TRY(check_packs());
+    TRY(check_index());
+    TRY(check_manifests());
+    TRY(check_beside());
+    for (const std::string& tag : TRY(list_tags(layout_))) {
+        check_snapshot(tag);
+    }
+    for (auto& finding : report_.findings) {
+        std::sort(finding.tags.begin(), finding.tags.end());
+    }
+    return std::move(report_);
+}
 
 Result<FsckReport> Store::fsck(const FsckOptions& options) const {
     return Fsck(*impl_, options).run();

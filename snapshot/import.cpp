@@ -30,14 +30,14 @@ Failure corrupt(std::string what) {
 
 class Importer final {
 public:
-    Importer(const Layout& layout, const std::shared_ptr<Packs>& packs, int fd,
-             const ImportOptions& options)
-        : layout_(layout), packs_(packs), options_(options), reader_(fd, options.progress) {}
+    Importer(const Store::Impl& store, int fd, const ImportOptions& options)
+        : store_(store), layout_(store.layout), packs_(store.packs), options_(options),
+          reader_(fd, options.progress) {}
 
     Result<ImportReport> run() {
         heads_ = TRY(reader_.heads());
         TRY(check_heads());
-        const WriterLock lock = TRY(WriterLock::take(layout_, options_.wait_for_writer));
+        const WriterLock lock = TRY(store_.begin_write(options_.wait_for_writer));
         remove_leftovers(layout_);
         packs_->refresh();
         TRY(check_tags());
@@ -91,7 +91,7 @@ private:
 
     Result<> check_tags() const {
         for (const auto& head : heads_) {
-            if (!options_.replace && file_exists(layout_.ref(head.tag))) {
+            if (!options_.replace && tag_exists(layout_, head.tag)) {
                 return fail(ErrorCode::failed, "there is a snapshot " + head.tag + " already",
                             "choose another tag, or move that one");
             }
@@ -130,40 +130,42 @@ private:
         return {};
     }
 
-    /// Where an item lies that came before or was there already. Zero: neither.
-    Result<Location> find(RecordKind kind, const Digest& digest) {
-        const Location fresh = items_.find(digest);
-        return fresh != Location{} ? Result<Location>(fresh) : finder_->find(kind, digest);
-    }
-
-    /// The level of a node that is in the store already, from its bytes.
-    Result<unsigned> stored_level(Location location, const Digest& digest) {
-        const auto bytes = TRY(cache_.item(location));
-        const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, 8);
-        MapNode node;
-        if (level == 0 || level > max_level ||
-            !decode_node(bytes, digest, static_cast<unsigned>(level), fanout, node)) {
-            return fail(ErrorCode::corrupt, to_string(location) + ": a damaged map node",
-                        "check the store with: vm store fsck");
-        }
-        return static_cast<unsigned>(level);
+    /// Where a node lies that came before; zero where none did.
+    [[nodiscard]] Location find_node(const Digest& digest) {
+        const auto kept = kept_.find(digest);
+        return kept != kept_.end() ? kept->second : items_.find(digest);
     }
 
     Result<> place_child(MapNode& node, std::size_t i) {
         const Digest& digest = node.digests[i];
-        const RecordKind kind = node.level == 1 ? RecordKind::pages : RecordKind::nodes;
-        node.locations[i] = TRY(find(kind, digest));
-        const auto fresh = levels_.find(digest);
-        if (node.locations[i] == Location{} || (node.level == 1 && fresh != levels_.end())) {
-            return corrupt("a map node refers to what did not come before it");
+        const auto level = levels_.find(digest);
+        if (node.level > 1) {
+            node.locations[i] = find_node(digest);
+            return level != levels_.end() && level->second + 1 == node.level
+                       ? Result<>{}
+                       : Result<>(corrupt("a map node refers to what did not come before it"));
         }
-        if (node.level == 1) {
-            return {};
+        const Location fresh = items_.find(digest);
+        node.locations[i] =
+            fresh != Location{} ? fresh : TRY(finder_->find(RecordKind::pages, digest));
+        if (node.locations[i] == Location{} || level != levels_.end()) {
+            return corrupt("a map node refers to a page that did not come before it");
         }
-        const unsigned level =
-            fresh != levels_.end() ? fresh->second : TRY(stored_level(node.locations[i], digest));
-        return level + 1 == node.level ? Result<>{}
-                                       : Result<>(corrupt("a map node is in the wrong level"));
+        return {};
+    }
+
+    /// The node in the store, where it says of its children what is known here; zero otherwise: the
+    /// store may have one whose children are gone.
+    Result<Location> stored_node(const Digest& digest, const MapNode& wanted) {
+        const Location location = TRY(finder_->find(RecordKind::nodes, digest));
+        if (location == Location{}) {
+            return location;
+        }
+        const auto bytes = cache_.item(location);
+        MapNode node;
+        const bool same = bytes && decode_node(*bytes, digest, wanted.level, fanout, node) &&
+                          node.locations == wanted.locations;
+        return same ? location : Location{};
     }
 
     Result<> take_node(const Digest& digest, std::span<const std::byte> bytes) {
@@ -178,8 +180,7 @@ private:
             TRY(flush());
             level_ = level;
         }
-        const bool there = TRY(finder_->find(RecordKind::nodes, digest)) != Location{};
-        if (there || !items_.claim(digest)) {
+        if (levels_.contains(digest)) {
             return {};
         }
         for (std::size_t i = 0; i < fanout; ++i) {
@@ -188,6 +189,13 @@ private:
             }
         }
         levels_.emplace(digest, node.level);
+        if (const Location there = TRY(stored_node(digest, node)); there != Location{}) {
+            kept_.emplace(digest, there);
+            return {};
+        }
+        if (!items_.claim(digest)) {
+            return corrupt("a map node has the digest of a page");
+        }
         encoded_.clear();
         encode_node(node, encoded_);
         return nodes_->add(digest, encoded_, &unused_, &items_);
@@ -218,7 +226,7 @@ private:
             if (root == zero_digest) {
                 continue;
             }
-            placed.region_roots[i] = TRY(find(RecordKind::nodes, root));
+            placed.region_roots[i] = find_node(root);
             if (placed.region_roots[i] == Location{}) {
                 return corrupt("a memory map is missing");
             }
@@ -266,13 +274,9 @@ private:
         for (StreamReader::Head& head : heads_) {
             files.push_back(TRY(placed_file(head), "snapshot " + head.tag));
         }
-        std::vector<u32> ids;
-        for (const auto& pack : writer_->sealed()) {
-            ids.push_back(pack.id);
-        }
         auto entries = items_.entries();
         finder_.reset(); // it holds a view
-        TRY(index_->commit(entries, ids));
+        TRY(index_->commit(entries, writer_->sealed()));
         writer_->keep();
         for (std::size_t i = 0; i < heads_.size(); ++i) {
             const Digest& digest = heads_[i].placed.manifest.digest;
@@ -283,6 +287,7 @@ private:
         return {};
     }
 
+    const Store::Impl& store_;
     const Layout& layout_;
     std::shared_ptr<Packs> packs_;
     const ImportOptions& options_;
@@ -297,6 +302,7 @@ private:
     RecordCache cache_{*packs_, RecordKind::nodes, 4};
     NewItems items_;
     std::map<Digest, unsigned> levels_; ///< of the nodes that came
+    std::map<Digest, Location> kept_;   ///< those of them that the store has already
     std::map<Digest, Location> unit_places_;
     std::vector<std::byte> encoded_;
     Location unused_; ///< where RecordBuilder tells what items_ knows better
@@ -307,7 +313,7 @@ private:
 } // namespace
 
 Result<ImportReport> Store::import_from(int fd, const ImportOptions& options) {
-    return Importer(impl_->layout, impl_->packs, fd, options).run();
+    return Importer(*impl_, fd, options).run();
 }
 
 } // namespace nestor::snapshot

@@ -1,6 +1,7 @@
 // The index in LMDB. Owns: the environment, and the rule that nothing but check_lmdb touches the
-// file before it was walked. One unnamed table: 32-byte digests to 8-byte locations, and a 5-byte
-// key ("P" and the pack id, most significant byte first) for every pack that is indexed.
+// file before it was walked. One unnamed table: the first 8 bytes of a digest to an 8-byte
+// location, and a 5-byte key ("P" and the pack id, most significant byte first) for every pack that
+// is indexed.
 //
 // No LMDB lock file (MDB_NOLOCK): the writer lock is the store's own, readers do not come here.
 #include "snapshot/index.hpp"
@@ -28,6 +29,8 @@ namespace nestor::snapshot {
 
 namespace {
 
+constexpr std::size_t key_size = sizeof(u64);
+
 MDB_env* env(void* p) { return static_cast<MDB_env*>(p); }
 MDB_txn* txn(void* p) { return static_cast<MDB_txn*>(p); }
 
@@ -40,6 +43,25 @@ Failure fail_lmdb(const std::string& what, int code) {
 std::array<u8, 5> pack_key(u32 id) {
     return {'P', static_cast<u8>(id >> 24), static_cast<u8>(id >> 16), static_cast<u8>(id >> 8),
             static_cast<u8>(id)};
+}
+
+bool is_pack_key(std::span<const u8> key) { return key.size() == 5 && key[0] == 'P'; }
+
+u32 pack_of_key(std::span<const u8> key) {
+    return u32{key[1]} << 24 | u32{key[2]} << 16 | u32{key[3]} << 8 | key[4];
+}
+
+/// Key and location of an item; nothing where the entry is none.
+std::optional<std::pair<u64, Location>> read_entry(std::span<const u8> key,
+                                                   std::span<const u8> value) {
+    u64 prefix = 0;
+    u64 location = 0;
+    if (key.size() != sizeof(prefix) || value.size() != sizeof(location)) {
+        return std::nullopt;
+    }
+    std::memcpy(&prefix, key.data(), sizeof(prefix));
+    std::memcpy(&location, value.data(), sizeof(location));
+    return std::pair(prefix, Location(location));
 }
 
 MDB_val value_of(const void* data, std::size_t size) { return {size, const_cast<void*>(data)}; }
@@ -104,7 +126,7 @@ Index::~Index() {
 Index::View::~View() { mdb_txn_abort(txn(txn_)); }
 
 Result<std::optional<Location>> Index::View::find(const Digest& digest) const {
-    MDB_val key = value_of(digest.bytes.data(), digest.bytes.size());
+    MDB_val key = value_of(digest.bytes.data(), key_size);
     MDB_val value{};
     const int code = mdb_get(txn(txn_), table_, &key, &value);
     if (code == MDB_NOTFOUND) {
@@ -121,7 +143,14 @@ Result<std::optional<Location>> Index::View::find(const Digest& digest) const {
     return std::optional(Location(location));
 }
 
-Result<std::unique_ptr<Index>> Index::open(const Layout& layout, const Packs& packs) {
+Result<> Index::remove(const Layout& layout) {
+    if (::unlink(layout.index().c_str()) != 0 && errno != ENOENT) {
+        return fail_errno("removing " + layout.index(), errno);
+    }
+    return {};
+}
+
+Result<std::unique_ptr<Index>> Index::open(const Layout& layout, const Packs& packs, Sync sync) {
     std::unique_ptr<Index> index(new Index);
     index->path_ = layout.index();
     const Result<> checked = check_file(index->path_);
@@ -130,9 +159,12 @@ Result<std::unique_ptr<Index>> Index::open(const Layout& layout, const Packs& pa
             return Failure(checked.error());
         }
         log(LogLevel::warning, checked.error().message + "; making it again from the packs");
-        TRY(rename_file(index->path_, index->path_ + ".damaged"));
+        TRY(remove(layout));
     }
     TRY(index->open_environment());
+    if (sync == Sync::no) {
+        mdb_env_set_flags(env(index->env_), MDB_NOSYNC, 1);
+    }
     TRY(index->catch_up(packs));
     return index;
 }
@@ -193,19 +225,22 @@ Result<std::vector<u32>> Index::indexed_packs() const {
     std::vector<u32> ids;
     // Digests that begin with "P" lie between the pack keys.
     TRY(scan(pack_key(0), [&](std::span<const u8> key, std::span<const u8>) {
-        if (key[0] == 'P' && key.size() == 5) {
-            const u32 id = u32{key[1]} << 24 | u32{key[2]} << 16 | u32{key[3]} << 8 | key[4];
-            if (id <= Location::max_pack) {
-                ids.push_back(id);
-            }
+        if (is_pack_key(key) && pack_of_key(key) <= Location::max_pack) {
+            ids.push_back(pack_of_key(key));
         }
         return key[0] == 'P';
     }));
     return ids;
 }
 
+u64 Index::key_of(const Digest& digest) {
+    u64 key = 0;
+    std::memcpy(&key, digest.bytes.data(), sizeof(key));
+    return key;
+}
+
 Result<> Index::check(const Layout& layout,
-                      const std::function<bool(const Digest&, u64 location)>& right) {
+                      const std::function<bool(u64 key, Location location)>& right) {
     TRY(check_file(layout.index()));
     Index index;
     index.path_ = layout.index();
@@ -215,22 +250,22 @@ Result<> Index::check(const Layout& layout,
     TRY(index.open_environment());
     bool sound = true;
     TRY(index.scan(std::array<u8, 1>{}, [&](std::span<const u8> key, std::span<const u8> value) {
-        if (key.size() == 5 && key[0] == 'P') {
-            return true;
+        if (is_pack_key(key)) {
+            u32 id = 0;
+            sound = value.size() == sizeof(id);
+            if (sound) {
+                std::memcpy(&id, value.data(), sizeof(id));
+                sound = id == pack_of_key(key);
+            }
+            return sound;
         }
-        Digest digest;
-        u64 location = 0;
-        sound = key.size() == sizeof(digest) && value.size() == sizeof(location);
-        if (sound) {
-            std::memcpy(&digest, key.data(), sizeof(digest));
-            std::memcpy(&location, value.data(), sizeof(location));
-            sound = right(digest, location);
-        }
+        const auto entry = read_entry(key, value);
+        sound = entry && right(entry->first, entry->second);
         return sound;
     }));
     if (!sound) {
         return fail(ErrorCode::corrupt, "the index is damaged: an entry is not what the packs have",
-                    "remove " + layout.index() + "; the next save makes it again");
+                    "vm store fsck --repair makes it again from the packs");
     }
     return {};
 }
@@ -243,7 +278,7 @@ Result<> Index::catch_up(const Packs& packs) {
             next_pack_ = ids->back() + 1;
         }
     }
-    complete_ = existing.size() + 1 == next_pack_;
+    complete_ = std::includes(existing.begin(), existing.end(), known.begin(), known.end());
     for (const u32 id : existing) {
         if (std::binary_search(known.begin(), known.end(), id)) {
             continue;
@@ -280,7 +315,7 @@ Result<> Index::try_commit(const std::vector<IndexEntry>& entries, const std::ve
     const unsigned append = stat.ms_entries == 0 ? MDB_APPEND : 0;
     for (std::size_t i = 0; code == 0 && i < entries.size(); ++i) {
         const u64 location = entries[i].location.value();
-        MDB_val key = value_of(entries[i].digest.bytes.data(), sizeof(Digest));
+        MDB_val key = value_of(entries[i].digest.bytes.data(), key_size);
         MDB_val value = value_of(&location, sizeof(location));
         code = mdb_put(transaction.get(), table_, &key, &value, append);
     }
@@ -304,8 +339,9 @@ Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>&
     std::sort(entries.begin(), entries.end(),
               [](const IndexEntry& a, const IndexEntry& b) { return a.digest < b.digest; });
     const auto same =
-        std::unique(entries.begin(), entries.end(),
-                    [](const IndexEntry& a, const IndexEntry& b) { return a.digest == b.digest; });
+        std::unique(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) {
+            return key_of(a.digest) == key_of(b.digest);
+        });
     entries.erase(same, entries.end());
     bool full = true;
     while (true) {
@@ -313,14 +349,59 @@ Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>&
         if (!full) {
             break;
         }
-        map_size_ *= 2;
-        const int code = mdb_env_set_mapsize(env(env_), map_size_);
-        if (code != 0) {
-            return fail_lmdb("growing " + path_, code);
-        }
+        TRY(grow());
     }
     for (const u32 id : packs) {
         next_pack_ = std::max(next_pack_, id + 1);
+    }
+    return {};
+}
+
+Result<> Index::grow() {
+    map_size_ *= 2;
+    const int code = mdb_env_set_mapsize(env(env_), map_size_);
+    return code == 0 ? Result<>{} : fail_lmdb("growing " + path_, code);
+}
+
+Result<> Index::try_prune(const std::function<bool(u64 key, Location)>& keep,
+                          const std::vector<u32>& gone, bool& full) {
+    Transaction transaction;
+    MDB_cursor* cursor = nullptr;
+    int code = transaction.begin(env(env_), 0);
+    if (code == 0) {
+        code = mdb_cursor_open(transaction.get(), table_, &cursor);
+    }
+    MDB_val key{};
+    MDB_val value{};
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        const std::span bytes(static_cast<const u8*>(key.mv_data), key.mv_size);
+        const auto entry =
+            read_entry(bytes, {static_cast<const u8*>(value.mv_data), value.mv_size});
+        const bool wanted = is_pack_key(bytes)
+                                ? !std::binary_search(gone.begin(), gone.end(), pack_of_key(bytes))
+                                : entry && keep(entry->first, entry->second);
+        if (!wanted) {
+            code = mdb_cursor_del(cursor, 0); // the next MDB_NEXT gives what follows
+        }
+    }
+    if (cursor != nullptr) {
+        mdb_cursor_close(cursor);
+    }
+    if (code == MDB_NOTFOUND) {
+        code = transaction.commit();
+    }
+    full = code == MDB_MAP_FULL;
+    return code == 0 || full ? Result<>{} : fail_lmdb("writing " + path_, code);
+}
+
+Result<> Index::prune(const std::function<bool(u64 key, Location)>& keep,
+                      const std::vector<u32>& gone) {
+    bool full = true;
+    while (full) {
+        TRY(try_prune(keep, gone, full));
+        if (full) {
+            TRY(grow());
+        }
     }
     return {};
 }
@@ -334,12 +415,17 @@ Result<std::vector<IndexEntry>> pack_entries(const Pack& pack, u32 id) {
     std::vector<IndexEntry> entries;
     RecordBuffer buffer;
     for (u32 record = 0; record < pack.records(); ++record) {
+        if (pack.record_size(record) == 0) {
+            continue;
+        }
         TRY(pack.read_items(record, buffer));
         if (buffer.kind() == RecordKind::units) {
             continue;
         }
         for (u32 slot = 0; slot < buffer.count(); ++slot) {
-            entries.push_back({buffer.items()[slot].digest, Location(id, record, slot)});
+            if (buffer.items()[slot].size != 0) {
+                entries.push_back({buffer.items()[slot].digest, Location(id, record, slot)});
+            }
         }
     }
     return entries;

@@ -1,6 +1,7 @@
 // The index: which digest lies where, in LMDB. Only writers open it; what it says is a hint that is
 // compared with the pack before it is used, and a damaged or lost one is made again from the packs.
-// Internal to snapshot.
+// Therefore eight bytes of a digest are key enough: where two share them, one is found. Internal to
+// snapshot.
 #pragma once
 
 #include <functional>
@@ -25,9 +26,12 @@ struct IndexEntry {
 class Index final {
 public:
     /// Checks the file, makes a new one where it is damaged or missing, and adds what the packs
-    /// have and it has not. The caller holds the writer lock.
-    [[nodiscard]] static Result<std::unique_ptr<Index>> open(const Layout& layout,
-                                                             const Packs& packs);
+    /// have and it has not. The caller holds the writer lock. With Sync::no, commits may be lost
+    /// and the file damaged when power is: deferred.hpp has it made anew then.
+    [[nodiscard]] static Result<std::unique_ptr<Index>>
+    open(const Layout& layout, const Packs& packs, Sync sync = Sync::yes);
+    /// Removes the file; the next open makes it again.
+    [[nodiscard]] static Result<> remove(const Layout& layout);
     ~Index();
     Index(const Index&) = delete;
     Index& operator=(const Index&) = delete;
@@ -53,15 +57,25 @@ public:
     /// there already are replaced. Sorts `entries`. No View may exist.
     [[nodiscard]] Result<> commit(std::vector<IndexEntry>& entries, const std::vector<u32>& packs);
 
+    /// The key of a digest, as an integer of the machine.
+    [[nodiscard]] static u64 key_of(const Digest& digest);
+
     /// Walks the file, then asks `right` about every entry. Corrupt where either finds something,
     /// fine where there is none. The caller holds the writer lock.
-    [[nodiscard]] static Result<>
-    check(const Layout& layout, const std::function<bool(const Digest&, u64 location)>& right);
+    [[nodiscard]] static Result<> check(const Layout& layout,
+                                        const std::function<bool(u64 key, Location)>& right);
+
+    /// Removes the entries that `keep` does not want and the packs in `gone`, all or nothing. No
+    /// View may exist.
+    [[nodiscard]] Result<> prune(const std::function<bool(u64 key, Location)>& keep,
+                                 const std::vector<u32>& gone);
+    /// Packs that are indexed, sorted.
+    [[nodiscard]] Result<std::vector<u32>> indexed_packs() const;
 
     /// Above every pack id that was ever indexed or exists.
     [[nodiscard]] u32 next_pack_id() const { return next_pack_; }
     [[nodiscard]] u64 file_size() const;
-    /// Whether every pack there ever was is still there: ids count from 1.
+    /// Whether every pack that is indexed is still there.
     [[nodiscard]] bool complete() const { return complete_; }
 
     /// Address space for the file at first; it doubles when full. Tests make it small.
@@ -73,7 +87,9 @@ private:
     [[nodiscard]] Result<> catch_up(const Packs& packs);
     [[nodiscard]] Result<> try_commit(const std::vector<IndexEntry>& entries,
                                       const std::vector<u32>& packs, bool& full);
-    [[nodiscard]] Result<std::vector<u32>> indexed_packs() const;
+    [[nodiscard]] Result<> grow();
+    [[nodiscard]] Result<> try_prune(const std::function<bool(u64 key, Location)>& keep,
+                                     const std::vector<u32>& gone, bool& full);
     /// Calls `each` with every key and value from `first` on, until it returns false.
     [[nodiscard]] Result<>
     scan(std::span<const u8> first,

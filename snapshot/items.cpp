@@ -49,7 +49,7 @@ std::vector<IndexEntry> NewItems::entries() const {
     return entries;
 }
 
-const Finder::List& Finder::list(Location location) {
+const ItemLists::List& ItemLists::list(Location location) {
     if (lists_.size() > max_lists) {
         lists_.clear();
     }
@@ -80,7 +80,13 @@ Result<Location> Finder::find(RecordKind kind, const Digest& digest) {
     return holds(kind, *location, digest) ? *location : Location{};
 }
 
-bool Finder::holds(RecordKind kind, Location location, const Digest& digest) {
+bool ItemLists::holds(Location location, u64 key) {
+    const List& items = list(location);
+    return location.slot() < items.digests.size() &&
+           Index::key_of(items.digests[location.slot()]) == key;
+}
+
+bool ItemLists::holds(RecordKind kind, Location location, const Digest& digest) {
     const List& items = list(location);
     return location.slot() < items.digests.size() && items.kind == kind &&
            items.digests[location.slot()] == digest;

@@ -36,17 +36,15 @@ private:
     std::array<Shard, 64> shards_;
 };
 
-/// Looks items up in the index and compares each answer with the pack's item list, so that a
-/// damaged index costs space and never a snapshot. One per thread.
-class Finder final {
+/// Item lists of records, the last few thousand of them kept.
+class ItemLists final {
 public:
-    Finder(std::unique_ptr<Index::View> view, const Packs& packs)
-        : view_(std::move(view)), packs_(packs) {}
+    explicit ItemLists(const Packs& packs) : packs_(packs) {}
 
-    /// Zero where the store does not have it.
-    [[nodiscard]] Result<Location> find(RecordKind kind, const Digest& digest);
     /// Whether that item lies there.
     [[nodiscard]] bool holds(RecordKind kind, Location location, const Digest& digest);
+    /// Whether an item with that key of the index lies there.
+    [[nodiscard]] bool holds(Location location, u64 key);
 
 private:
     struct List {
@@ -55,11 +53,29 @@ private:
     };
     [[nodiscard]] const List& list(Location location);
 
-    std::unique_ptr<Index::View> view_;
     const Packs& packs_;
     RecordBuffer buffer_;
     std::unordered_map<u64, List> lists_;
     std::set<u32> missing_packs_;
+};
+
+/// Looks items up in the index and compares each answer with the pack's item list, so that a
+/// damaged index costs space and never a snapshot. One per thread.
+class Finder final {
+public:
+    Finder(std::unique_ptr<Index::View> view, const Packs& packs)
+        : view_(std::move(view)), lists_(packs) {}
+
+    /// Zero where the store does not have it.
+    [[nodiscard]] Result<Location> find(RecordKind kind, const Digest& digest);
+    /// Whether that item lies there.
+    [[nodiscard]] bool holds(RecordKind kind, Location location, const Digest& digest) {
+        return lists_.holds(kind, location, digest);
+    }
+
+private:
+    std::unique_ptr<Index::View> view_;
+    ItemLists lists_;
 };
 
 /// Collects items of one kind into records and writes them. One per thread.

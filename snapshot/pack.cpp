@@ -18,8 +18,9 @@
 
 #include "src/base/check.hpp"
 
+#include "snapshot/files.hpp"
 #include "snapshot/format.hpp"
-#include "snapshot/pack_writer.hpp"
+#include "snapshot/pack_file.hpp"
 
 namespace nestor::snapshot {
 
@@ -100,8 +101,8 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
     for (u32 i = 0; i < header.items; ++i) {
         const std::size_t at = record_head + i * item_size;
         const Item item{load_at<Digest>(record, at), load_at<u32>(record, at + sizeof(Digest))};
-        if (item.size == 0 || item.size > header.raw_size ||
-            (kind_ == RecordKind::pages && item.size != page_size)) {
+        const bool odd_page = kind_ == RecordKind::pages && item.size != page_size;
+        if (item.size == 0 ? item.digest != Digest{} : item.size > header.raw_size || odd_page) {
             return corrupt("an item of a record has an impossible size");
         }
         offsets_.push_back(static_cast<u32>(total));
@@ -205,11 +206,12 @@ Result<> Pack::load_directory(u32 id) {
     if ((offsets_.empty() ? directory_ : offsets_[0]) != floor) {
         return corrupt(path_ + ": the directory is out of order");
     }
-    for (const u64 offset : offsets_) {
-        if (offset < floor || offset > directory_ || directory_ - offset < record_head) {
+    for (u32 record = 0; record < records(); ++record) {
+        const u64 next = record + 1 < offsets_.size() ? offsets_[record + 1] : directory_;
+        floor = offsets_[record];
+        if (next < floor || next > directory_ || (next != floor && next - floor < record_head)) {
             return corrupt(path_ + ": the directory is out of order");
         }
-        floor = offset + record_head;
     }
     return {};
 }
@@ -218,22 +220,26 @@ u64 Pack::record_size(u32 record) const {
     if (record >= offsets_.size()) {
         return 0;
     }
-    const u64 end = record + 1 < offsets_.size() ? offsets_[record + 1] : directory_;
-    return end - offsets_[record];
+    return (record + 1 < offsets_.size() ? offsets_[record + 1] : directory_) - offsets_[record];
+}
+
+Result<std::vector<std::byte>> Pack::raw_record(u32 record) const {
+    RecordBuffer buffer;
+    TRY(read_bytes(record, ~u64{0}, buffer));
+    return std::move(buffer.stored_);
 }
 
 Result<> Pack::read_bytes(u32 record, u64 limit, RecordBuffer& into) const {
-    if (record >= offsets_.size()) {
+    const u64 whole = record_size(record);
+    if (whole == 0) {
         return corrupt(path_ + ": there is no record " + std::to_string(record));
     }
-    const u64 begin = offsets_[record];
-    const u64 end = record + 1 < offsets_.size() ? offsets_[record + 1] : directory_;
-    const u64 size = std::min(end - begin, limit);
+    const u64 size = std::min(whole, limit);
     if (size > u64{max_raw_size} + (1u << 20)) {
         return corrupt(path_ + ": record " + std::to_string(record) + " is impossibly long");
     }
     into.stored_.resize(size);
-    return read_at(fd_.get(), into.stored_, begin, path_);
+    return read_at(fd_.get(), into.stored_, offsets_[record], path_);
 }
 
 Result<> Pack::read(u32 record, RecordBuffer& into) const {
@@ -265,8 +271,12 @@ Result<std::shared_ptr<const Pack>> Packs::get(u32 id) const {
     const std::scoped_lock lock(mutex_);
     const auto found = open_.find(id);
     if (found != open_.end()) {
-        found->second.used = ++clock_;
-        return found->second.pack;
+        // gc may have put another file in its place; of one that is gone the open one still does.
+        if (found->second.pack->is_file(path(id)) || !file_exists(path(id))) {
+            found->second.used = ++clock_;
+            return found->second.pack;
+        }
+        open_.erase(found);
     }
     std::shared_ptr<const Pack> pack = TRY(Pack::open(path(id), id));
     if (open_.size() >= max_open) {

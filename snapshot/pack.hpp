@@ -10,7 +10,9 @@
 //             SHA-256 of the directory and these 32
 //
 // A record is an extent of up to 4096 items of one kind, compressed together. Its item list makes
-// packs self-describing: the index is rebuilt from them alone.
+// packs self-describing: the index is rebuilt from them alone. gc replaces a pack by one that has
+// the same id and record numbers, without what nothing refers to: a record of length 0, an item of
+// size 0.
 //
 // Packs were chosen over extents as LMDB values by measurement: 79 MB in 3300 compressed extents
 // took 8.7 % more space there (a value fills whole LMDB pages) and 1.05 to 1.6 times the time, and
@@ -65,8 +67,8 @@ enum class RecordKind : u16 { pages = 1, nodes = 2, units = 3 };
 
 /// One item of a record, as its item list has it.
 struct Item {
-    Digest digest;
-    u32 size = 0;
+    Digest digest; ///< all zero bits where size is 0
+    u32 size = 0;  ///< 0: collected
 };
 
 /// Largest payload of a record, before compression.
@@ -110,8 +112,10 @@ public:
 
     [[nodiscard]] u32 records() const { return static_cast<u32>(offsets_.size()); }
     [[nodiscard]] u64 file_size() const { return file_size_; }
-    /// Bytes that a record takes in the file; 0 where there is none of that number.
+    /// Bytes of a record in the file; 0 where it was collected.
     [[nodiscard]] u64 record_size(u32 record) const;
+    /// The bytes of a record as they are, unchecked.
+    [[nodiscard]] Result<std::vector<std::byte>> raw_record(u32 record) const;
     /// Whether `path` still names the file that is open.
     [[nodiscard]] bool is_file(const std::string& path) const;
 

@@ -1,28 +1,17 @@
-// Writing packs. Owns: the open ".part" file, which gets its final name only when complete and on
-// disk, so a pack under its name is always whole. Files that no reference will ever name (a failed
-// save's) are removed by the destructor, those of a killed process by the next writer.
+// Writing records into packs. Owns: when a pack is full, and that the packs of a failed save go
+// again; those of a killed process are whole and are used by the next save or collected.
 #include "snapshot/pack_writer.hpp"
 
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <zstd.h>
 
 #include "src/base/check.hpp"
 
-#include "snapshot/files.hpp"
 #include "snapshot/format.hpp"
 
 namespace nestor::snapshot {
-
-std::string pack_file_name(u32 id) {
-    char name[16];
-    std::snprintf(name, sizeof(name), "%08x.pack", id);
-    return name;
-}
 
 RecordEncoder::RecordEncoder() : context_(ZSTD_createCCtx()) { CHECK(context_ != nullptr); }
 RecordEncoder::~RecordEncoder() { ZSTD_freeCCtx(static_cast<ZSTD_CCtx*>(context_)); }
@@ -69,19 +58,11 @@ Result<std::span<const std::byte>> RecordEncoder::encode(RecordKind kind,
 }
 
 PackWriter::~PackWriter() {
-    if (keep_) {
-        return;
+    if (!keep_) {
+        for (const u32 id : sealed_) {
+            ::unlink((directory_ + "/" + pack_file_name(id)).c_str());
+        }
     }
-    if (fd_.valid()) {
-        ::unlink(path(id_, true).c_str());
-    }
-    for (const Sealed& pack : sealed_) {
-        ::unlink(path(pack.id, false).c_str());
-    }
-}
-
-std::string PackWriter::path(u32 id, bool partial) const {
-    return directory_ + "/" + pack_file_name(id) + (partial ? ".part" : "");
 }
 
 Result<> PackWriter::start() {
@@ -89,21 +70,8 @@ Result<> PackWriter::start() {
         return fail(ErrorCode::failed, "the store has no pack number left",
                     "export its snapshots into a new store");
     }
-    id_ = next_id_;
-    const std::string name = path(id_, true);
-    fd_ = Fd(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-    if (!fd_.valid()) {
-        return fail_errno("creating " + name, errno);
-    }
+    file_.emplace(TRY(PackFile::create(directory_, next_id_)));
     ++next_id_;
-    offsets_.clear();
-    PackHeader header{};
-    std::memcpy(header.magic, pack_magic, sizeof(pack_magic));
-    header.version = 1;
-    header.id = id_;
-    header.digest = sha256(bytes_of(header).first(32));
-    TRY(write_all(fd_.get(), bytes_of(header)), name);
-    offset_ = sizeof(header);
     return {};
 }
 
@@ -113,41 +81,23 @@ Result<Location> PackWriter::append(std::span<const std::byte> record) {
         return fail(ErrorCode::failed, "an earlier write to the pack failed");
     }
     failed_ = true; // until this call has succeeded
-    if (fd_.valid() && (offset_ >= limit_ || offsets_.size() > Location::max_record)) {
+    if (file_ && (file_->size() >= limit_ || file_->records() > Location::max_record)) {
         TRY(seal_locked());
     }
-    if (!fd_.valid()) {
+    if (!file_) {
         TRY(start());
     }
-    TRY(write_all(fd_.get(), record), path(id_, true));
-    const Location location(id_, static_cast<u32>(offsets_.size()), 0);
-    offsets_.push_back(offset_);
-    offset_ += record.size();
-    total_ += record.size();
+    const Location location(file_->id(), file_->records(), 0);
+    TRY(file_->append(record));
     failed_ = false;
     return location;
 }
 
 Result<> PackWriter::seal_locked() {
-    PackTrailer trailer{};
-    std::memcpy(trailer.magic, pack_end_magic, sizeof(pack_end_magic));
-    trailer.version = 1;
-    trailer.records = static_cast<u32>(offsets_.size());
-    trailer.directory = offset_;
-    const auto directory = std::as_bytes(std::span(offsets_));
-    trailer.file_size = offset_ + directory.size() + sizeof(trailer);
-    Hasher hasher;
-    hasher.add(directory);
-    hasher.add(bytes_of(trailer).first(32));
-    trailer.digest = hasher.finish();
-    const std::string name = path(id_, true);
-    TRY(write_all(fd_.get(), directory), name);
-    TRY(write_all(fd_.get(), bytes_of(trailer)), name);
-    total_ += sizeof(PackHeader) + directory.size() + sizeof(trailer);
-    TRY(sync_file(fd_.get(), name));
-    TRY(rename_file(name, path(id_, false)));
-    sealed_.push_back({id_, trailer.records});
-    fd_.reset();
+    TRY(file_->finish(sync_));
+    sealed_.push_back(file_->id());
+    total_ += file_->size();
+    file_.reset();
     return {};
 }
 
@@ -156,10 +106,10 @@ Result<> PackWriter::seal() {
     if (failed_) {
         return fail(ErrorCode::failed, "an earlier write to the pack failed");
     }
-    if (fd_.valid()) {
+    if (file_) {
         TRY(seal_locked());
     }
-    return sync_directory(directory_);
+    return sync_ == Sync::yes ? sync_directory(directory_) : Result<>{};
 }
 
 } // namespace nestor::snapshot

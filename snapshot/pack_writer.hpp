@@ -2,8 +2,10 @@
 #pragma once
 
 #include <mutex>
+#include <optional>
 
 #include "snapshot/pack.hpp"
+#include "snapshot/pack_file.hpp"
 
 namespace nestor::snapshot {
 
@@ -16,7 +18,8 @@ public:
     RecordEncoder& operator=(const RecordEncoder&) = delete;
 
     /// A whole record, valid until the next call. `raw` is the items' bytes one after the other,
-    /// at most max_raw_size, and there are at most Location::max_slot + 1 of them.
+    /// at most max_raw_size, and there are at most Location::max_slot + 1 of them. An item of size
+    /// 0 keeps its number and stands for nothing.
     [[nodiscard]] Result<std::span<const std::byte>>
     encode(RecordKind kind, std::span<const Item> items, std::span<const std::byte> raw);
 
@@ -29,45 +32,36 @@ private:
 /// destructor removes every file that was made: a failed save leaves nothing behind.
 class PackWriter final {
 public:
-    PackWriter(std::string directory, u32 first_id, u64 pack_limit)
-        : directory_(std::move(directory)), next_id_(first_id), limit_(pack_limit) {}
+    PackWriter(std::string directory, u32 first_id, u64 pack_limit, Sync sync = Sync::yes)
+        : directory_(std::move(directory)), next_id_(first_id), limit_(pack_limit), sync_(sync) {}
     ~PackWriter();
     PackWriter(const PackWriter&) = delete;
     PackWriter& operator=(const PackWriter&) = delete;
 
     /// Where item 0 of the record is now.
     [[nodiscard]] Result<Location> append(std::span<const std::byte> record);
-    /// Completes the open pack; everything appended is on disk after it.
+    /// Completes the open pack; with Sync::yes everything appended is on disk after it.
     [[nodiscard]] Result<> seal();
     void keep() { keep_ = true; }
 
-    struct Sealed {
-        u32 id = 0;
-        u32 records = 0;
-    };
-    [[nodiscard]] const std::vector<Sealed>& sealed() const { return sealed_; }
+    /// Ids of the packs that are complete.
+    [[nodiscard]] const std::vector<u32>& sealed() const { return sealed_; }
     [[nodiscard]] u64 bytes_written() const { return total_; }
 
 private:
     [[nodiscard]] Result<> start();
     [[nodiscard]] Result<> seal_locked();
-    [[nodiscard]] std::string path(u32 id, bool partial) const;
 
     std::mutex mutex_;
     std::string directory_;
     u32 next_id_;
     u64 limit_;
-    Fd fd_;
-    u32 id_ = 0;
-    u64 offset_ = 0;
+    Sync sync_;
+    std::optional<PackFile> file_;
     u64 total_ = 0;
-    std::vector<u64> offsets_;
-    std::vector<Sealed> sealed_;
+    std::vector<u32> sealed_;
     bool failed_ = false;
     bool keep_ = false;
 };
-
-/// "00000007.pack"
-[[nodiscard]] std::string pack_file_name(u32 id);
 
 } // namespace nestor::snapshot

@@ -10,6 +10,8 @@
 
 #include <unistd.h>
 
+#include "snapshot/deferred.hpp"
+
 namespace nestor::snapshot {
 
 namespace {
@@ -67,7 +69,7 @@ Result<> SaveJob::find_parent() {
     if (!trees_->base || trees_->base->store != store_identity(layout_)) {
         return {};
     }
-    for (const std::string& tag : TRY(list_directory(layout_.refs()))) {
+    for (const std::string& tag : TRY(list_tags(layout_))) {
         const auto reference = read_reference(layout_, tag);
         if (reference && reference->manifest == trees_->base->manifest) {
             manifest.parent = reference->manifest;
@@ -91,7 +93,7 @@ void SaveJob::find_base() {
 Result<> SaveJob::prepare() {
     remove_leftovers(layout_);
     packs_.refresh();
-    if (!request_.replace && file_exists(layout_.ref(request_.tag))) {
+    if (!request_.replace && tag_exists(layout_, request_.tag)) {
         return fail(ErrorCode::failed, "there is a snapshot " + request_.tag + " already",
                     "choose another tag or remove that one first");
     }
@@ -114,8 +116,12 @@ Result<> SaveJob::prepare() {
     if (manifest.provenance.host.empty()) {
         manifest.provenance.host = host_name();
     }
-    index_ = TRY(Index::open(layout_, packs_));
-    writer_ = std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit);
+    index_ = TRY(Index::open(layout_, packs_, sync_));
+    const u32 first_pack = index_->next_pack_id();
+    if (sync_ == Sync::no) {
+        TRY(begin_deferred(layout_, first_pack));
+    }
+    writer_ = std::make_unique<PackWriter>(layout_.packs(), first_pack, pack_limit, sync_);
     find_base();
     for (const RegionTree& tree : trees_->regions) {
         places_.emplace_back(tree.dirty.size());
@@ -154,7 +160,7 @@ Result<> SaveJob::save_units() {
 
 Result<> SaveJob::put_reference() {
     const Digest& digest = placed_.manifest.digest;
-    Result<> written = write_reference(layout_, {request_.tag, digest});
+    Result<> written = write_reference(layout_, {request_.tag, digest}, sync_);
     if (!written) {
         // It may be in place although not known to be on disk; then what it names must stay.
         const auto there = read_reference(layout_, request_.tag);
@@ -169,12 +175,8 @@ Result<> SaveJob::commit() {
     auto start = Clock::now();
     TRY(writer_->seal());
     report_.sync_ms = ms_since(start);
-    std::vector<u32> ids;
-    for (const auto& pack : writer_->sealed()) {
-        ids.push_back(pack.id);
-    }
     auto entries = items_.entries();
-    TRY(index_->commit(entries, ids));
+    TRY(index_->commit(entries, writer_->sealed()));
     // From here on the packs are the store's: if the reference fails, the next save uses them.
     writer_->keep();
     report_.index_bytes = index_->file_size();
@@ -182,7 +184,7 @@ Result<> SaveJob::commit() {
     placed_.manifest.provenance.save_ns = static_cast<u64>(
         std::chrono::duration_cast<std::chrono::nanoseconds>(start - begin_).count());
     const auto bytes = encode_manifest(placed_);
-    TRY(replace_file(layout_.manifests(), to_hex(placed_.manifest.digest), bytes));
+    TRY(replace_file(layout_.manifests(), to_hex(placed_.manifest.digest), bytes, sync_));
     TRY(put_reference());
     report_.commit_ms = ms_since(start);
     return {};
@@ -204,7 +206,9 @@ void SaveJob::become_base() {
 
 Result<SaveReport> SaveJob::run() {
     TRY(check_request());
-    const WriterLock lock = TRY(WriterLock::take(layout_, request_.wait_for_writer));
+    const WriterLock lock =
+        TRY(sync_ == Sync::yes ? store_.begin_write(request_.wait_for_writer)
+                               : store_.begin_deferred_write(request_.wait_for_writer));
     auto start = Clock::now();
     begin_ = start;
     TRY(prepare());

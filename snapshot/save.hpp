@@ -13,13 +13,15 @@
 #include "snapshot/load.hpp"
 #include "snapshot/manifest.hpp"
 #include "snapshot/pack_writer.hpp"
+#include "snapshot/store.hpp"
 
 namespace nestor::snapshot {
 
 class SaveJob final {
 public:
-    SaveJob(const Layout& layout, const Packs& packs, const SaveRequest& request)
-        : layout_(layout), packs_(packs), request_(request) {}
+    SaveJob(const Store::Impl& store, const SaveRequest& request)
+        : store_(store), layout_(store.layout), packs_(*store.packs), request_(request),
+          sync_(request.durability == Durability::commit ? Sync::yes : Sync::no) {}
 
     [[nodiscard]] Result<SaveReport> run();
 
@@ -60,9 +62,11 @@ private:
                                                const MapNode& wanted);
     [[nodiscard]] Result<Location> place(const Digest& digest, Location known);
 
+    const Store::Impl& store_;
     const Layout& layout_;
     const Packs& packs_;
     const SaveRequest& request_;
+    Sync sync_;
     Clock::time_point begin_;
     std::unique_ptr<Index> index_;
     std::unique_ptr<PackWriter> writer_;

@@ -162,7 +162,7 @@ Result<std::vector<SnapshotSize>> Store::sizes(std::string_view only,
     if (!only.empty()) {
         TRY(impl_->load(only));
     }
-    for (const std::string& tag : TRY(list_directory(impl_->layout.refs()))) {
+    for (const std::string& tag : TRY(list_tags(impl_->layout))) {
         auto data = impl_->load(tag);
         if (!data && data.error().code != ErrorCode::corrupt) {
             return Failure(data.error());

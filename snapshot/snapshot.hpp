@@ -27,9 +27,10 @@
 
 namespace nestor::snapshot {
 
-/// A directory of snapshots. Opening is cheap and locks nothing; what changes the store takes the
-/// writer lock while it runs and fails with "held by pid N" where another process has it. Any
-/// number of Store objects and processes may read.
+/// A directory of snapshots. Opening is cheap and locks nothing, except after the host went down
+/// with deferred saves not on disk: then these are looked through first. What changes the store
+/// takes the writer lock while it runs and fails with "held by pid N" where another process has it.
+/// Any number of Store objects and processes may read.
 class Store final {
 public:
     enum class Mode {
@@ -92,11 +93,20 @@ public:
 
     // ---- Keeping house
 
+    /// Puts all snapshots that were saved with Durability::deferred on disk. Everything but another
+    /// deferred save does so too before it writes.
+    [[nodiscard]] Result<> sync();
+
     [[nodiscard]] Result<StoreStat> stat() const;
     /// What each snapshot costs, or that of one tag. Reads all memory maps of the store, parts that
     /// are shared once. Passes over damaged snapshots, unless one is asked for.
     [[nodiscard]] Result<std::vector<SnapshotSize>> sizes(std::string_view only = {},
                                                           const Progress& progress = {}) const;
+
+    /// Removes what no tag leads to and no reader holds, with little room to work in. Snapshots can
+    /// be read and saved meanwhile. May be interrupted and run again. Corrupt, and nothing is
+    /// removed, where a snapshot is damaged so that what belongs to it is not known.
+    [[nodiscard]] Result<GcReport> gc(const GcOptions& options = {});
 
     /// Puts the order in which a restore touched the snapshot's pages beside it, for the next one.
     /// Replaces an earlier record. Not durable, and no part of the snapshot.

@@ -4,12 +4,17 @@
 
 #include <sys/stat.h>
 
+#include "src/base/log.hpp"
+
 #include "snapshot/claims.hpp"
+#include "snapshot/deferred.hpp"
 #include "snapshot/save.hpp"
 
 namespace nestor::snapshot {
 
 namespace {
+
+constexpr std::chrono::milliseconds recovery_patience{5000};
 
 u64 size_of(const std::string& path) {
     struct stat info{};
@@ -67,20 +72,29 @@ Result<Store> Store::open(std::string directory, Mode mode) {
         TRY(make_store(layout), "making the store " + layout.root);
     }
     TRY(check_store_file(layout));
+    if (needs_recovery(layout)) {
+        // Reading does without: what is not known to be whole is not shown.
+        const auto recovered = impl->begin_deferred_write(recovery_patience);
+        if (!recovered) {
+            nestor::log(LogLevel::warning, recovered.error().message);
+        }
+    }
     return Store(std::move(impl));
 }
 
 Result<SaveReport> Store::save(const SaveRequest& request) {
-    return SaveJob(impl_->layout, *impl_->packs, request).run();
+    return SaveJob(*impl_, request).run();
 }
 
 Result<Snapshot> Store::load(std::string_view tag) const { return Snapshot(TRY(impl_->load(tag))); }
 
 Result<std::vector<ListEntry>> Store::list() const {
     std::vector<ListEntry> entries;
-    for (const std::string& tag : TRY(list_directory(impl_->layout.refs()))) {
+    const bool deferred = deferred_counts(impl_->layout);
+    for (const std::string& tag : TRY(list_tags(impl_->layout))) {
         ListEntry entry;
         entry.tag = tag;
+        entry.deferred = deferred && file_exists(impl_->layout.deferred(tag));
         const auto read = [&]() -> Result<Manifest> {
             const Reference reference = TRY(read_reference(impl_->layout, tag));
             return TRY(impl_->manifest(reference.manifest)).manifest;
@@ -118,6 +132,9 @@ Result<StoreStat> Store::stat() const {
         stat.packs += 1;
         stat.pack_bytes += pack->file_size();
         for (u32 record = 0; record < pack->records(); ++record) {
+            if (pack->record_size(record) == 0) {
+                continue;
+            }
             TRY(pack->read_items(record, buffer));
             stat.extents += buffer.kind() == RecordKind::pages ? 1 : 0;
             stat.pages += buffer.kind() == RecordKind::pages ? buffer.count() : 0;

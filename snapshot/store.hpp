@@ -18,6 +18,13 @@ struct Store::Impl {
     /// Manifest and units of a tag, verified and leased.
     [[nodiscard]] Result<std::shared_ptr<const SnapshotData>> load(std::string_view tag) const;
 
+    /// The writer lock, when all that was deferred is on disk. Whatever writes begins with it.
+    [[nodiscard]] Result<WriterLock> begin_write(std::chrono::milliseconds wait) const;
+    /// The writer lock for a save that may itself be deferred.
+    [[nodiscard]] Result<WriterLock> begin_deferred_write(std::chrono::milliseconds wait) const;
+    /// After the host went down with deferred saves not on disk. Writer only.
+    [[nodiscard]] Result<> recover() const;
+
     Layout layout;
     std::shared_ptr<Packs> packs;
 };

@@ -28,7 +28,7 @@ Result<> copy_reference(const Layout& layout, std::string_view from, std::string
     if (!existing && existing.error().code == ErrorCode::usage) {
         return Failure(existing.error());
     }
-    if (file_exists(layout.ref(to)) && !replace) {
+    if (tag_exists(layout, to) && !replace) {
         return fail(ErrorCode::failed, "there is a snapshot " + std::string(to) + " already",
                     "choose another tag, or remove or replace that one");
     }
@@ -40,7 +40,7 @@ Result<> copy_reference(const Layout& layout, std::string_view from, std::string
 
 Result<> Store::remove(std::string_view tag) {
     const Layout& layout = impl_->layout;
-    const WriterLock lock = TRY(WriterLock::take(layout, lock_patience));
+    const WriterLock lock = TRY(impl_->begin_write(lock_patience));
     const auto reference = read_reference(layout, tag); // a damaged one can be removed
     if (!reference && reference.error().code != ErrorCode::corrupt) {
         return Failure(reference.error());
@@ -49,12 +49,12 @@ Result<> Store::remove(std::string_view tag) {
 }
 
 Result<> Store::tag(std::string_view from, std::string_view to, bool replace) {
-    const WriterLock lock = TRY(WriterLock::take(impl_->layout, lock_patience));
+    const WriterLock lock = TRY(impl_->begin_write(lock_patience));
     return copy_reference(impl_->layout, from, to, replace);
 }
 
 Result<> Store::rename(std::string_view from, std::string_view to, bool replace) {
-    const WriterLock lock = TRY(WriterLock::take(impl_->layout, lock_patience));
+    const WriterLock lock = TRY(impl_->begin_write(lock_patience));
     if (from == to) {
         TRY(read_reference(impl_->layout, from));
         return {};
@@ -66,7 +66,7 @@ Result<> Store::rename(std::string_view from, std::string_view to, bool replace)
 Result<std::vector<LogEntry>> Store::log(std::string_view tag) const {
     const Layout& layout = impl_->layout;
     std::multimap<Digest, std::string> tags;
-    for (const std::string& name : TRY(list_directory(layout.refs()))) {
+    for (const std::string& name : TRY(list_tags(layout))) {
         if (const auto reference = read_reference(layout, name)) {
             tags.emplace(reference->manifest, name);
         }

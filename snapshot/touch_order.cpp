@@ -20,7 +20,6 @@ struct OrderHeader {
 };
 static_assert(sizeof(OrderHeader) == 24);
 constexpr char order_magic[8] = {'n', 'e', 's', 't', 'o', 'r', 'd', 'e'};
-constexpr std::size_t max_order_file = u64{256} << 20; // 128 GiB of memory, every page
 
 } // namespace
 

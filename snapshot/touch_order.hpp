@@ -9,6 +9,9 @@
 
 namespace nestor::snapshot {
 
+/// Largest file that is read: every page of 128 GiB.
+inline constexpr std::size_t max_order_file = u64{256} << 20;
+
 [[nodiscard]] std::vector<std::byte> encode_order(std::span<const Gfn> order);
 /// Nothing where the file is damaged. The pages may be any: the reader compares them with regions.
 [[nodiscard]] std::optional<std::vector<Gfn>> decode_order(std::span<const std::byte> file);

@@ -1,0 +1,113 @@
+// fsck of packs and index. Every byte of a pack is covered by some digest. Of the index, what LMDB
+// reaches is walked, and each answer it gives is compared with the packs.
+#include "snapshot/format.hpp"
+#include "snapshot/fsck.hpp"
+#include "snapshot/index.hpp"
+
+namespace nestor::snapshot {
+
+namespace {
+
+constexpr u32 records_per_chunk = 256;
+constexpr unsigned threads = 2;
+
+} // namespace
+
+/// Compares a record's items with their digests. Returns what is wrong, or nothing.
+std::string Fsck::check_items(RecordBuffer& buffer, std::vector<Digest>& digests) const {
+    std::string wrong;
+    MapNode node;
+    for (u32 slot = 0; slot < buffer.count(); ++slot) {
+        const Digest& digest = buffer.items()[slot].digest;
+        const auto bytes = buffer.item(slot);
+        bool right = bytes.empty();
+        if (!right && buffer.kind() == RecordKind::nodes) {
+            const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, sizeof(u64));
+            right = level >= 1 && level <= 8 &&
+                    decode_node(bytes, digest, static_cast<unsigned>(level), fanout, node);
+        } else if (!right) {
+            right = sha256(bytes) == digest;
+        }
+        digests.push_back(right ? digest : zero_digest);
+        if (!right && wrong.empty()) {
+            wrong = "item " + std::to_string(slot) + " does not have its digest";
+        }
+    }
+    return wrong;
+}
+
+Result<> Fsck::check_records(const Chunk& chunk, RecordBuffer& buffer) {
+    const Pack& pack = *packs_.at(chunk.pack);
+    for (u32 record = chunk.first; record < chunk.last; ++record) {
+        if (pack.record_size(record) == 0) {
+            continue;
+        }
+        std::vector<Digest> digests;
+        const Result<> read = pack.read_sealed(record, buffer);
+        const std::string wrong = read ? check_items(buffer, digests) : read.error().message;
+        const std::scoped_lock lock(mutex_);
+        report_.records += 1;
+        const u64 extent = Location(chunk.pack, record, 0).extent();
+        items_.emplace(extent, std::move(digests));
+        if (!wrong.empty()) {
+            by_record_[extent] =
+                found(store_.packs->path(chunk.pack),
+                      read ? "record " + std::to_string(record) + ": " + wrong : wrong);
+        }
+    }
+    return {};
+}
+
+Result<> Fsck::check_packs() {
+    u64 total = 0;
+    std::vector<Chunk> chunks;
+    for (const u32 id : TRY(store_.packs->ids())) {
+        // Not the open pack of the store's cache: its directory was read some time ago.
+        auto pack = Pack::open(store_.packs->path(id), id);
+        if (!pack) {
+            by_pack_[id] = found(store_.packs->path(id), pack.error().message);
+            continue;
+        }
+        total += (*pack)->file_size();
+        for (u32 first = 0; first < (*pack)->records(); first += records_per_chunk) {
+            chunks.push_back({id, first, std::min(first + records_per_chunk, (*pack)->records())});
+        }
+        packs_[id] = std::move(*pack);
+    }
+    std::vector<RecordBuffer> buffers(threads);
+    ProgressMeter meter(options_.progress, total);
+    return parallel_chunks(chunks.size(), threads, [&](unsigned worker, u64 i) -> Result<> {
+        TRY(check_records(chunks[i], buffers[worker]));
+        u64 bytes = 0;
+        for (u32 record = chunks[i].first; record < chunks[i].last; ++record) {
+            bytes += packs_.at(chunks[i].pack)->record_size(record);
+        }
+        return meter.add(bytes);
+    });
+}
+
+Result<> Fsck::check_index() {
+    const bool there = file_exists(layout_.index());
+    const Result<> checked = Index::check(layout_, [&](u64 key, Location location) {
+        const auto record = items_.find(location.extent());
+        // Of a record that is damaged or was collected, nothing can be said.
+        return record == items_.end() || by_record_.contains(location.extent()) ||
+               (location.slot() < record->second.size() &&
+                (Index::key_of(record->second[location.slot()]) == key ||
+                 record->second[location.slot()] == zero_digest));
+    });
+    const bool make = options_.repair && (!checked || !there) && !packs_.empty();
+    if (checked && !make) {
+        return {};
+    }
+    const std::size_t at =
+        found(layout_.index(), checked ? "the index is missing" : checked.error().message);
+    if (make) {
+        TRY(Index::remove(layout_));
+        TRY(Index::open(layout_, *store_.packs), "making the index again");
+        report_.findings[at].repaired = true;
+    }
+    return {};
+}
+
+} // namespace nestor::snapshot

@@ -1,0 +1,96 @@
+// What a writer does before it writes: it takes the lock, and where the host went down with
+// deferred saves not on disk, it finds out which of them survived. Owns: that nothing which may be
+// torn is referred to or built upon: the index, which was not synced, is made again; packs and
+// snapshots that do not verify in full go.
+#include <cerrno>
+
+#include <unistd.h>
+
+#include "src/base/log.hpp"
+
+#include "snapshot/deferred.hpp"
+#include "snapshot/index.hpp"
+#include "snapshot/store.hpp"
+
+namespace nestor::snapshot {
+
+namespace {
+
+Result<> remove_file(const std::string& path) {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+        return fail_errno("removing " + path, errno);
+    }
+    return {};
+}
+
+/// Everything below a deferred reference, compared with its digests.
+Result<> verify_deferred(const Store::Impl& store, const std::string& tag) {
+    const Layout& layout = store.layout;
+    const auto bytes = TRY(read_file(layout.deferred(tag), max_text_file));
+    const Reference reference =
+        TRY(decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag));
+    SnapshotData data;
+    data.tag = tag;
+    data.packs = store.packs;
+    data.placed = TRY(store.manifest(reference.manifest));
+    TRY(read_units(data.placed, *data.packs));
+    return verify_memory(data, 2, {});
+}
+
+Result<> verify_pack(const Packs& packs, u32 id) {
+    const auto pack = TRY(Pack::open(packs.path(id), id));
+    RecordBuffer buffer;
+    for (u32 record = 0; record < pack->records(); ++record) {
+        if (pack->record_size(record) != 0) {
+            TRY(pack->read_sealed(record, buffer));
+        }
+    }
+    return {};
+}
+
+} // namespace
+
+Result<> Store::Impl::recover() const {
+    packs->refresh();
+    TRY(Index::remove(layout));
+    const u32 first = first_unsynced_pack(layout);
+    for (const u32 id : TRY(packs->ids())) {
+        if (id >= first && !verify_pack(*packs, id)) {
+            TRY(remove_file(packs->path(id)));
+        }
+    }
+    packs->refresh();
+    for (const std::string& tag : TRY(list_directory(layout.deferred()))) {
+        const Result<> verified = verify_deferred(*this, tag);
+        if (!verified) {
+            nestor::log(LogLevel::warning,
+                        "snapshot " + tag +
+                            " was saved with deferred durability and lost when the host "
+                            "went down: " +
+                            verified.error().message);
+            TRY(remove_file(layout.deferred(tag)));
+        }
+    }
+    return settle(layout, *packs);
+}
+
+Result<WriterLock> Store::Impl::begin_deferred_write(std::chrono::milliseconds wait) const {
+    WriterLock lock = TRY(WriterLock::take(layout, wait));
+    if (needs_recovery(layout)) {
+        TRY(recover(), "looking what the last crash of the host has left");
+    }
+    return lock;
+}
+
+Result<WriterLock> Store::Impl::begin_write(std::chrono::milliseconds wait) const {
+    WriterLock lock = TRY(begin_deferred_write(wait));
+    TRY(settle(layout, *packs), "putting deferred snapshots on disk");
+    return lock;
+}
+
+Result<> Store::sync() {
+    const WriterLock lock = TRY(impl_->begin_write(std::chrono::seconds(5)));
+    return {};
+}
+
+} // namespace nestor::snapshot

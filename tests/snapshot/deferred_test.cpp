@@ -1,0 +1,136 @@
+// Saves that do not wait for the disk, and what is left of them when the host goes down.
+#include <gtest/gtest.h>
+
+#include "src/base/log.hpp"
+
+#include "snapshot/deferred.hpp"
+#include "tests/snapshot/machine.hpp"
+
+namespace nestor::snapshot::testing {
+namespace {
+
+class Deferred : public ::testing::Test {
+protected:
+    void SetUp() override {
+        set_log_level(LogLevel::error);
+        start_host("one");
+        boot_id_file = dir_ / "boot_id";
+        machine_.fill(0, 3, 1);
+        ASSERT_TRUE(save(store_, machine_, "a"));
+        machine_.fill(0, 4, 2);
+        ASSERT_TRUE(save_deferred("b"));
+    }
+    void TearDown() override {
+        boot_id_file = usual_;
+        set_log_level(LogLevel::warning);
+    }
+
+    void start_host(const std::string& id) {
+        const std::string line = id + "\n";
+        write_file(dir_ / "boot_id", {line.begin(), line.end()});
+    }
+    Result<SaveReport> save_deferred(const std::string& tag, bool replace = false) {
+        return save(store_, machine_, tag, [&](SaveRequest& request) {
+            request.durability = Durability::deferred;
+            request.replace = replace;
+        });
+    }
+    [[nodiscard]] std::vector<std::string> tags() const {
+        std::vector<std::string> tags;
+        for (const auto& entry : *Store::open(store_.directory(), Store::Mode::existing)->list()) {
+            tags.push_back(entry.tag);
+        }
+        return tags;
+    }
+    void expect_restores(const std::string& tag) {
+        const auto restored = restore(store_.directory(), tag, machine_);
+        ASSERT_TRUE(restored) << restored.error().message;
+        EXPECT_TRUE(restored->same_memory(machine_));
+    }
+    /// The newest pack, which only "b" needs.
+    [[nodiscard]] std::string last_pack() const {
+        return all_files(store_.directory() + "/packs").back();
+    }
+
+    std::string usual_ = boot_id_file;
+    TempDir dir_{true};
+    Store store_ = make_store(dir_ / "store");
+    Machine machine_ = Machine::blank(200);
+};
+
+TEST_F(Deferred, ADeferredSnapshotIsThereAtOnce) {
+    EXPECT_EQ(tags(), (std::vector<std::string>{"a", "b"}));
+    const auto list = *store_.list();
+    EXPECT_FALSE(list[0].deferred);
+    EXPECT_TRUE(list[1].deferred);
+    expect_restores("b");
+    EXPECT_FALSE(save_deferred("b")) << "its tag is taken";
+}
+
+TEST_F(Deferred, SyncMakesItLikeAnyOther) {
+    ASSERT_TRUE(store_.sync());
+    EXPECT_FALSE((*store_.list())[1].deferred);
+    EXPECT_FALSE(std::filesystem::exists(store_.directory() + "/unsynced"));
+    start_host("two");
+    expect_restores("b");
+}
+
+TEST_F(Deferred, ALaterCommitMakesItDurableToo) {
+    ASSERT_TRUE(save(store_, machine_, "c"));
+    for (const auto& entry : *store_.list()) {
+        EXPECT_FALSE(entry.deferred) << entry.tag;
+    }
+}
+
+TEST_F(Deferred, WhatSurvivedTheHostStays) {
+    start_host("two");
+    EXPECT_EQ(tags(), (std::vector<std::string>{"a", "b"}));
+    expect_restores("b");
+    EXPECT_FALSE(std::filesystem::exists(store_.directory() + "/unsynced"));
+    EXPECT_TRUE(store_.fsck()->findings.empty());
+}
+
+TEST_F(Deferred, ATornPackTakesItsSnapshotAndNoOther) {
+    std::vector<char> bytes = file_bytes(last_pack());
+    std::fill(bytes.begin() + 100, bytes.begin() + 300, '\0');
+    write_file(last_pack(), bytes);
+    start_host("two");
+    EXPECT_EQ(tags(), std::vector<std::string>{"a"});
+    Machine first = machine_;
+    std::memset(first.page(0, 4), 0, page_size);
+    EXPECT_TRUE(restore(store_.directory(), "a", machine_)->same_memory(first));
+    EXPECT_TRUE(store_.fsck()->findings.empty());
+    ASSERT_TRUE(save(store_, machine_, "c"));
+    expect_restores("c");
+}
+
+TEST_F(Deferred, TheOldSnapshotOfAReplacedTagSurvives) {
+    machine_.fill(0, 5, 9);
+    ASSERT_TRUE(save_deferred("a", true));
+    expect_restores("a");
+    EXPECT_EQ(tags().size(), 2u);
+    write_file(store_.directory() + "/deferred/a", {'x'});
+    start_host("two");
+    ASSERT_EQ(tags(), (std::vector<std::string>{"a", "b"}));
+    Machine first = Machine::blank(200);
+    first.fill(0, 3, 1);
+    EXPECT_TRUE(restore(store_.directory(), "a", machine_)->same_memory(first));
+}
+
+TEST_F(Deferred, WithoutAnIdOfTheHostsStartItIsRefused) {
+    ASSERT_TRUE(store_.sync());
+    boot_id_file = dir_ / "nothing";
+    EXPECT_EQ(save_deferred("c").error().code, ErrorCode::failed);
+}
+
+TEST_F(Deferred, RemovingRenamingAndCollectingWork) {
+    ASSERT_TRUE(store_.rename("b", "z"));
+    expect_restores("z");
+    ASSERT_TRUE(save_deferred("y"));
+    ASSERT_TRUE(store_.remove("z"));
+    ASSERT_TRUE(store_.gc());
+    expect_restores("y");
+}
+
+} // namespace
+} // namespace nestor::snapshot::testing
