@@ -43,16 +43,21 @@ Result<> Fsck::check_records(const Chunk& chunk, RecordBuffer& buffer) {
             continue;
         }
         std::vector<Digest> digests;
-        const Result<> read = pack.read_sealed(record, buffer);
-        const std::string wrong = read ? check_items(buffer, digests) : read.error().message;
+        const Result<> sealed = pack.read_sealed(record, buffer);
+        std::string wrong = sealed ? "" : sealed.error().message;
+        // A record with a broken seal may still have all of its items.
+        if (sealed || pack.read(record, buffer)) {
+            const std::string item = check_items(buffer, digests);
+            if (!item.empty()) {
+                wrong = "record " + std::to_string(record) + ": " + item;
+            }
+        }
         const std::scoped_lock lock(mutex_);
         report_.records += 1;
         const u64 extent = Location(chunk.pack, record, 0).extent();
         items_.emplace(extent, std::move(digests));
         if (!wrong.empty()) {
-            by_record_[extent] =
-                found(store_.packs->path(chunk.pack),
-                      read ? "record " + std::to_string(record) + ": " + wrong : wrong);
+            by_record_[extent] = found(store_.packs->path(chunk.pack), std::move(wrong));
         }
     }
     return {};
@@ -90,6 +95,10 @@ Result<> Fsck::check_index() {
     const bool there = file_exists(layout_.index());
     const Result<> checked = Index::check(layout_, [&](u64 key, Location location) {
         const auto record = items_.find(location.extent());
+        const auto pack = packs_.find(location.pack());
+        if (pack != packs_.end() && location.record() >= pack->second->records()) {
+            return false;
+        }
         // Of a record that is damaged or was collected, nothing can be said.
         return record == items_.end() || by_record_.contains(location.extent()) ||
                (location.slot() < record->second.size() &&

@@ -89,6 +89,34 @@ bool disk_is_full(const std::string& path) {
     return ::statvfs(path.c_str(), &info) == 0 && u64{info.f_bavail} * info.f_frsize < enough;
 }
 
+/// Puts an empty index in place where there is none, so that one is never half made.
+Result<> make_file(const Layout& layout) {
+    const std::string path = layout.index();
+    const std::string part = path + ".part";
+    if (file_exists(path)) {
+        return {};
+    }
+    MDB_env* environment = nullptr;
+    int code = mdb_env_create(&environment);
+    if (code != 0) {
+        return fail_lmdb("creating " + path, code);
+    }
+    code = mdb_env_open(environment, part.c_str(), MDB_NOSUBDIR | MDB_NOLOCK, 0644);
+    if (code == 0) {
+        code = mdb_env_sync(environment, 1);
+    }
+    mdb_env_close(environment);
+    if (code == EIO && disk_is_full(layout.root)) {
+        code = ENOSPC; // LMDB calls a write that was cut short an I/O error
+    }
+    if (code != 0) {
+        ::unlink(part.c_str());
+        return fail_lmdb("creating " + part, code);
+    }
+    TRY(rename_file(part, path));
+    return sync_directory(layout.root);
+}
+
 /// A read or write transaction that is given up unless it was committed.
 class Transaction final {
 public:
@@ -161,6 +189,7 @@ Result<std::unique_ptr<Index>> Index::open(const Layout& layout, const Packs& pa
         log(LogLevel::warning, checked.error().message + "; making it again from the packs");
         TRY(remove(layout));
     }
+    TRY(make_file(layout));
     TRY(index->open_environment());
     if (sync == Sync::no) {
         mdb_env_set_flags(env(index->env_), MDB_NOSYNC, 1);

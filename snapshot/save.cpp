@@ -116,12 +116,13 @@ Result<> SaveJob::prepare() {
     if (manifest.provenance.host.empty()) {
         manifest.provenance.host = host_name();
     }
-    index_ = TRY(Index::open(layout_, packs_, sync_));
-    const u32 first_pack = index_->next_pack_id();
     if (sync_ == Sync::no) {
-        TRY(begin_deferred(layout_, first_pack));
+        const auto ids = TRY(packs_.ids());
+        TRY(begin_deferred(layout_, ids.empty() ? 1 : ids.back() + 1));
     }
-    writer_ = std::make_unique<PackWriter>(layout_.packs(), first_pack, pack_limit, sync_);
+    index_ = TRY(Index::open(layout_, packs_, sync_));
+    writer_ = std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit,
+                                           sync_);
     find_base();
     for (const RegionTree& tree : trees_->regions) {
         places_.emplace_back(tree.dirty.size());

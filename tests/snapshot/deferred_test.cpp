@@ -37,7 +37,8 @@ protected:
     }
     [[nodiscard]] std::vector<std::string> tags() const {
         std::vector<std::string> tags;
-        for (const auto& entry : *Store::open(store_.directory(), Store::Mode::existing)->list()) {
+        const auto list = Store::open(store_.directory(), Store::Mode::existing)->list();
+        for (const auto& entry : *list) {
             tags.push_back(entry.tag);
         }
         return tags;
@@ -77,7 +78,8 @@ TEST_F(Deferred, SyncMakesItLikeAnyOther) {
 
 TEST_F(Deferred, ALaterCommitMakesItDurableToo) {
     ASSERT_TRUE(save(store_, machine_, "c"));
-    for (const auto& entry : *store_.list()) {
+    const auto list = store_.list();
+    for (const auto& entry : *list) {
         EXPECT_FALSE(entry.deferred) << entry.tag;
     }
 }

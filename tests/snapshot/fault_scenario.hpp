@@ -28,9 +28,10 @@ class Expectation final {
 public:
     using Values = std::set<int>;
 
-    void begin(const std::string& tag, int next) { tags_[tag].insert(next); }
     void begin(const std::string& tag, const Values& next) {
-        tags_[tag].insert(next.begin(), next.end());
+        Values values = of(tag);
+        values.insert(next.begin(), next.end());
+        tags_[tag] = std::move(values);
     }
     void done(const std::string& tag, const Values& now) { tags_[tag] = now; }
     [[nodiscard]] Values of(const std::string& tag) const {
@@ -67,14 +68,16 @@ public:
         end(tag, {number}, report.has_value(), !deferred);
     }
     void tag(const std::string& from, const std::string& to) {
-        begin(to, now_.of(from));
-        end(to, now_.of(from), store_.tag(from, to, true).has_value(), true);
+        const Expectation::Values value = now_.of(from);
+        begin(to, value);
+        end(to, value, store_.tag(from, to, true).has_value(), true);
     }
     void rename(const std::string& from, const std::string& to) {
-        begin(to, now_.of(from));
+        const Expectation::Values value = now_.of(from);
+        begin(to, value);
         begin(from, {absent});
         const bool ok = store_.rename(from, to, true).has_value();
-        end(to, now_.of(from), ok, true);
+        end(to, value, ok, true);
         end(from, {absent}, ok, true);
     }
     void remove(const std::string& tag) {
@@ -187,7 +190,9 @@ inline void check_store(const std::string& directory, const Expectation& expecte
     ASSERT_TRUE(report) << report.error().message;
     check_tag(directory, "last", {9});
     // No space is lost for good: with the tags everything goes.
-    for (const auto& entry : *store.list()) {
+    const auto list = store.list();
+    ASSERT_TRUE(list);
+    for (const auto& entry : *list) {
         ASSERT_TRUE(store.remove(entry.tag));
     }
     ASSERT_TRUE(store.gc());

@@ -211,6 +211,7 @@ TEST_F(Gc, SavesAndRestoresGoOnBesideIt) {
             options.wait_for_writer = std::chrono::seconds(20);
             const auto report = store_.gc(options);
             ASSERT_TRUE(report) << report.error().message;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10)); // or saves starve
         }
     });
     Store other = make_store(store_.directory());
