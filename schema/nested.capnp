@@ -48,6 +48,8 @@ struct Nested {
   # When the VMX preemption timer expires; all ones while it does not run.
   smm @7 :SmmNested;
   vmcs01Updates @8 :Vmcs01Updates;
-  apicvUpdate @9 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
+  runPending @9 :Bool;
+  # L2 was entered, and what VM entry leaves to the first boundary is still to come (SDM 3C 27.7).
+  apicvUpdate @10 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
   # Request: APICv's inhibits have to be looked at. A fresh vCPU starts with it.
 }

@@ -124,6 +124,8 @@ SET(LZCNT);
 SET(PREFETCH_NOP);
 SET(RDTSCP);
 SET(LONGMODE);
+SET(VTX);
+SET(VMFUNC);
 #undef SET
 } // namespace sets
 
@@ -239,7 +241,7 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
         allow(CpuFeature::la57, cr4::la57) | allow(CpuFeature::fsgsbase, cr4::fsgsbase) |
         allow(CpuFeature::pcid, cr4::pcide) | allow(CpuFeature::xsave, cr4::osxsave) |
         allow(CpuFeature::smep, cr4::smep) | allow(CpuFeature::smap, cr4::smap) |
-        allow(CpuFeature::pku, cr4::pke);
+        allow(CpuFeature::pku, cr4::pke) | allow(CpuFeature::vmx, cr4::vmxe);
     f.cr4_reserved = ~cr4_known;
     f.efer_reserved =
         ~(allow(CpuFeature::syscall, efer::sce) |

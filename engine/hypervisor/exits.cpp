@@ -24,6 +24,12 @@ void Vcpu::Impl::raise(Exception vector, u32 error) {
 }
 
 std::optional<Exit> Vcpu::Impl::handle_exit() {
+    if (nested.s.guest_mode) {
+        std::optional<Exit> stopped;
+        if (!nested.take_exit(stopped)) {
+            return stopped;
+        }
+    }
     switch (cpu.exit.reason) {
     case ExitReason::cpuid:
         emulate_cpuid();
@@ -50,7 +56,7 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
         emulate_xsetbv();
         break;
     case ExitReason::cr_access:
-        emulate_write_cr8(); // the only control-register access that exits
+        emulate_cr_access();
         break;
     case ExitReason::invd:
         complete_exit(); // there are no caches to lose
@@ -68,9 +74,7 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
         cpu.s.activity = state::ActivityState::shutdown;
         return Shutdown{};
     default:
-        // VMX and other instructions of features that the CPU model does not have.
-        raise(Exception::ud);
-        break;
+        return nested.instruction();
     }
     return std::nullopt;
 }
@@ -176,8 +180,13 @@ void Vcpu::Impl::emulate_xsetbv() {
     complete_exit();
 }
 
-// SDM 3A 11.8.6: CR8 is TPR bits 7:4. An exit, because lowering it may let an interrupt in.
-void Vcpu::Impl::emulate_write_cr8() {
+// SDM 3A 11.8.6: CR8 is TPR bits 7:4. An exit, because lowering it may let an interrupt in. The
+// others that exit would change a bit that VMX operation fixes.
+void Vcpu::Impl::emulate_cr_access() {
+    if ((cpu.exit.qualification & 15) != 8) {
+        raise(Exception::gp);
+        return;
+    }
     const u64 value = cpu.s.gpr[cpu.exit.qualification >> 8 & 15];
     if (value >> 4 != 0) {
         raise(Exception::gp);

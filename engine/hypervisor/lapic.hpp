@@ -95,6 +95,8 @@ public:
     [[nodiscard]] std::optional<Vector> deliverable() const;
     /// Moves a deliverable vector from IRR to ISR.
     void acknowledge(Vector vector);
+    /// Acknowledges a vector and ends it at once.
+    void dismiss(Vector vector) { set_bit(ApicRegister::irr, vector.value(), false); }
     /// LINT0 lets the PIC's interrupts in: ExtINT unmasked, or no APIC in the way.
     [[nodiscard]] bool accepts_pic() const;
     [[nodiscard]] u8 processor_priority() const;

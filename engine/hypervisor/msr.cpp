@@ -42,7 +42,9 @@ void Vcpu::Impl::report_unknown_msr(u32 index, bool write) {
 std::optional<u64> Vcpu::Impl::read_special_msr(u32 index) {
     switch (static_cast<Msr>(index)) {
     case Msr::tsc:
-        return tsc_now();
+        return cpu.tsc_at(nullptr); // of the active level
+    case Msr::debugctl:
+        return cpu.s.debugctl;
     case Msr::tsc_adjust:
         return msrs.tsc_adjust;
     case Msr::apic_base:
@@ -54,8 +56,12 @@ std::optional<u64> Vcpu::Impl::read_special_msr(u32 index) {
     case Msr::tsc_deadline:
         return lapic.tsc_deadline();
     default:
-        return pmu.read(static_cast<Msr>(index), cpu.s.retired);
+        break;
     }
+    if (const auto capability = nested.read_msr(index)) {
+        return capability;
+    }
+    return pmu.read(static_cast<Msr>(index), cpu.s.retired);
 }
 
 bool Vcpu::Impl::read_msr(u32 index, u64& value) {
@@ -101,11 +107,19 @@ bool Vcpu::Impl::write_special_msr(u32 index, u64 value) {
         const u64 moved = value - tsc_now();
         msrs.tsc_adjust += moved;
         msrs.tsc_offset += moved;
+        follow_tsc();
         return true;
     }
     case Msr::tsc_adjust:
         msrs.tsc_offset += value - msrs.tsc_adjust;
         msrs.tsc_adjust = value;
+        follow_tsc();
+        return true;
+    case Msr::debugctl:
+        if ((value & ~debugctl_allowed) != 0) {
+            return false;
+        }
+        cpu.s.debugctl = value;
         return true;
     case Msr::apic_base:
         return lapic.write_base(value, physical_bits);
@@ -122,6 +136,9 @@ bool Vcpu::Impl::write_special_msr(u32 index, u64 value) {
         return true;
     default:
         break;
+    }
+    if (nested.read_msr(index)) {
+        return false;
     }
     switch (pmu.write(static_cast<Msr>(index), value, cpu.s.retired)) {
     case Pmu::Write::done:

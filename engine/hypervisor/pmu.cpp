@@ -16,7 +16,6 @@ namespace {
 
 constexpr u64 select_enable = bit(22), select_interrupt = bit(20);
 constexpr u64 select_writable = mask(31, 0) & ~bit(21); ///< bit 21 is AnyThread, not offered
-constexpr u64 global_bits = 0xf | u64{7} << 32;
 constexpr u64 fixed_control_writable = 0xbbb;
 
 unsigned global_bit(unsigned n) { return n < Pmu::counters ? n : 32 + n - Pmu::counters; }
@@ -137,10 +136,10 @@ Pmu::Write Pmu::write(Msr msr, u64 value, u64 retired) {
     case Msr::fixed_ctr_ctrl:
         return checked(s_.fixed_control, value, fixed_control_writable);
     case Msr::perf_global_ctrl:
-        return checked(s_.global_control, value, global_bits);
+        return checked(s_.global_control, value, Pmu::global_bits);
     case Msr::perf_global_ovf_ctrl: {
         u64 clear = 0;
-        const Write result = checked(clear, value, global_bits | mask(63, 62));
+        const Write result = checked(clear, value, Pmu::global_bits | mask(63, 62));
         s_.global_status &= ~clear;
         return result;
     }

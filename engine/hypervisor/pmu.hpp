@@ -16,6 +16,8 @@ class Pmu final {
 public:
     static constexpr unsigned counters = 4;
     static constexpr unsigned fixed_counters = 3;
+    /// Bits of IA32_PERF_GLOBAL_CTRL that exist.
+    static constexpr u64 global_bits = 0xf | u64{7} << 32;
 
     void reset() { s_ = {}; }
     /// Reads a PMU MSR at a retired count; none when it is not one of them.

@@ -178,6 +178,8 @@ std::optional<Exit> Vcpu::Impl::enter_smm() {
     }
     events.smi = false;
     ++msrs.smi_count;
+    nested.enter_smm();
+    update_vmcs01();
     state::Cpu& s = cpu.s;
     // SDM 3C table 32-4: real-address-like, with 4 GiB segments.
     state::Segment flat;
@@ -235,12 +237,17 @@ std::optional<Exit> Vcpu::Impl::leave_smm() {
     cpu.s.blocking_by_sti = false;
     cpu.s.blocking_by_mov_ss = false;
     cpu.lazy.kind = cpu::FlagKind::eager;
+    ok = nested.leave_smm() && ok;
+    update_vmcs01();
     if (!ok) {
         cpu.s.activity = ActivityState::shutdown;
         cpu.rehydrate();
         return Shutdown{};
     }
     cpu.rehydrate();
+    if (nested.s.guest_mode) {
+        nested.resume_l2();
+    }
     return std::nullopt;
 }
 

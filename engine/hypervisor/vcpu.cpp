@@ -20,8 +20,9 @@ using state::ActivityState;
 
 namespace {
 
-constexpr u32 interrupt_window = bit<u32>(2);
-constexpr u32 nmi_window = bit<u32>(22);
+constexpr u32 interrupt_window = arch::proc_control::interrupt_window_exiting;
+constexpr u32 nmi_window = arch::proc_control::nmi_window_exiting;
+constexpr u32 windows = interrupt_window | nmi_window;
 constexpr u64 never = ~u64{0};
 
 /// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and MOV
@@ -31,11 +32,13 @@ constexpr u64 never = ~u64{0};
 constexpr u32 proc_controls =
     arch::proc_control::hlt_exiting | arch::proc_control::mwait_exiting |
     arch::proc_control::rdpmc_exiting | arch::proc_control::use_msr_bitmaps |
-    arch::proc_control::monitor_exiting | arch::proc_control::cr8_load_exiting | bit<u32>(31);
+    arch::proc_control::monitor_exiting | arch::proc_control::cr8_load_exiting |
+    arch::proc_control::use_tsc_offsetting | arch::proc_control::activate_secondary_controls;
 
 /// vmcs01's secondary controls: RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
-constexpr u32 secondary_controls =
-    arch::proc2_control::enable_rdtscp | arch::proc2_control::enable_invpcid | bit<u32>(20);
+constexpr u32 secondary_controls = arch::proc2_control::enable_rdtscp |
+                                   arch::proc2_control::enable_invpcid |
+                                   arch::proc2_control::enable_xsaves;
 
 /// MSRs that L1 reads and writes without an exit.
 constexpr auto passed_through = std::to_array<u32>({
@@ -57,7 +60,7 @@ void pass_through(std::array<u8, page_size>& bitmap, u32 msr) {
 
 Vcpu::Impl::Impl(const Config& c)
     : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()), lapic(c.index.value()),
-      cpuid(c.cpuid), caps(cpuid) {
+      cpuid(c.cpuid), caps(cpuid), nested(*this) {
     physical_bits = c.package->features().physical_bits;
     msr_bitmap.fill(0xff);
     for (const u32 msr : passed_through) {
@@ -75,12 +78,13 @@ void Vcpu::Impl::power_on() {
     pmu.reset();
     lapic.reset();
     vmcs01 = state::Vmcs{};
+    nested.reset();
     accept_init();
     if (config.index.value() == 0) {
         cpu.s.activity = ActivityState::active;
     }
     cpu.rehydrate();
-    set_controls();
+    update_vmcs01();
 }
 
 // SDM 3A table 9-1: state after INIT. The board's loader replaces the boot vCPU's afterwards.
@@ -142,41 +146,68 @@ void Vcpu::Impl::accept_sipi() {
     cpu.rehydrate();
 }
 
-void Vcpu::Impl::set_controls() {
-    cpu::Controls& c = cpu.controls;
-    c.proc = (c.proc & (interrupt_window | nmi_window)) | proc_controls;
-    c.proc2 = secondary_controls;
-    c.own_msr_bitmap = msr_bitmap.data();
-    c.tsc_offset = msrs.tsc_offset;
-    c.lapic_page = lapic.mmio_page();
-    c.cr8 = lapic.cr8();
-    vmcs01.cpu_based_vm_exec_control = c.proc & ~(interrupt_window | nmi_window);
-    vmcs01.secondary_vm_exec_control = c.proc2;
-    vmcs01.tsc_offset = c.tsc_offset;
-    vmcs01.apic_access_addr = c.lapic_page;
+/// Writes vmcs01 as L0 wants it now and makes it the current VMCS. Not while L2 runs.
+void Vcpu::Impl::update_vmcs01() {
+    vmcs01.cpu_based_vm_exec_control = proc_controls;
+    vmcs01.secondary_vm_exec_control = secondary_controls;
+    vmcs01.tsc_offset = msrs.tsc_offset;
+    // In VMX operation CR0 and CR4 have fixed bits (SDM 3C 24.8). To change one of them exits.
+    const arch::VmxCapabilities& vmx = nested.capabilities;
+    vmcs01.cr0_guest_host_mask = nested.s.vmxon ? vmx.cr0_fixed0 : 0;
+    vmcs01.cr0_read_shadow = vmcs01.cr0_guest_host_mask;
+    vmcs01.cr4_guest_host_mask = nested.s.vmxon ? vmx.cr4_fixed0 : 0;
+    vmcs01.cr4_read_shadow = vmcs01.cr4_guest_host_mask;
+    const cpu::OwnPages own{.msr_bitmap = msr_bitmap.data(), .virtual_apic = nullptr};
+    cpu::set_controls(cpu, vmcs01, &own);
+    follow_lapic();
+}
+
+/// What the silicon has to know of L1's local APIC, whichever VMCS is current.
+void Vcpu::Impl::follow_lapic() {
+    cpu.controls.lapic_page = lapic.mmio_page();
+    cpu.controls.cr8 = lapic.cr8();
+}
+
+/// The time-stamp counter was written: its offset is part of the current VMCS.
+void Vcpu::Impl::follow_tsc() {
+    if (nested.s.guest_mode) {
+        nested.follow_tsc();
+    } else {
+        update_vmcs01();
+    }
+}
+
+void Vcpu::Impl::count_transition() {
+    ++count;
+    ++cpu.s.retired;
+    cpu.set_count(cpu.count_at(nullptr) + 1);
 }
 
 // --- events -------------------------------------------------------------------------------------
 
 bool Vcpu::Impl::wakes() const {
-    const bool smi_or_init = (events.smi || events.init) && !cpu.s.in_smm;
+    if (nested.s.guest_mode) {
+        return nested.wakes();
+    }
+    const bool smi_or_init = (events.smi || init_waits()) && !cpu.s.in_smm;
     switch (cpu.s.activity) {
     case ActivityState::active:
         return true;
     case ActivityState::wait_for_sipi:
-        return events.init || events.sipi;
+        return init_waits() || events.sipi;
     case ActivityState::shutdown:
         return events.nmi_count > 0 || smi_or_init;
     case ActivityState::hlt:
         break;
     }
-    if (cpu.injecting() || smi_or_init || cpu.s.pending_debug != 0 ||
-        (events.nmi_count > 0 && !cpu.s.blocking_by_nmi)) {
-        return true;
-    }
+    return smi_or_init || (events.nmi_count > 0 && !cpu.s.blocking_by_nmi) || halt_ends();
+}
+
+/// What ends HLT or MWAIT at whichever level is active, besides SMI, INIT and NMI.
+bool Vcpu::Impl::halt_ends() const {
     const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
-    if (enabled && (lapic.deliverable() || (lapic.accepts_pic() && config.board != nullptr &&
-                                            config.board->pic_output()))) {
+    if (cpu.injecting() || cpu.s.pending_debug != 0 ||
+        (enabled && (lapic.deliverable() || pic_waits()))) {
         return true;
     }
     if (cpu.s.monitor_armed) {
@@ -185,6 +216,13 @@ bool Vcpu::Impl::wakes() const {
         return status != cpu::MemoryStatus::ok || now != cpu.s.monitor_line;
     }
     return false;
+}
+
+/// INIT is blocked in VMX root operation (SDM 3C 24.8).
+bool Vcpu::Impl::init_waits() const { return events.init && !nested.s.vmxon; }
+
+bool Vcpu::Impl::pic_waits() const {
+    return lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
 }
 
 void Vcpu::Impl::advance_pmu() {
@@ -210,14 +248,18 @@ std::optional<Exit> Vcpu::Impl::prepare() {
 }
 
 std::optional<Exit> Vcpu::Impl::inject_next() {
-    cpu.controls.proc &= ~(interrupt_window | nmi_window);
+    follow_lapic();
+    cpu.controls.proc = (cpu.controls.proc & ~windows) | nested.windows();
     if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
         return std::nullopt;
+    }
+    if (nested.s.guest_mode) {
+        return nested.events();
     }
     if (events.smi && !cpu.s.in_smm && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
         return enter_smm();
     }
-    if (events.init && !cpu.s.in_smm) {
+    if (init_waits() && !cpu.s.in_smm) {
         accept_init();
         return std::nullopt;
     }
@@ -228,25 +270,37 @@ std::optional<Exit> Vcpu::Impl::inject_next() {
     if (cpu.s.pending_debug != 0) {
         return std::nullopt; // comes before NMI and interrupts; the silicon delivers it
     }
-    if (events.nmi_count > 0) {
-        if (cpu.nmi_deliverable()) {
-            --events.nmi_count;
-            cpu::Event e;
-            e.type = cpu::EventType::nmi;
-            e.vector = 2;
-            cpu.inject(e);
-            return std::nullopt;
-        }
-        cpu.controls.proc |= nmi_window;
+    if (!inject_nmi()) {
+        inject_interrupt();
     }
+    return std::nullopt;
+}
+
+/// True: an NMI is injected. Otherwise a window is open if one waits.
+bool Vcpu::Impl::inject_nmi() {
+    if (events.nmi_count == 0) {
+        return false;
+    }
+    if (!cpu.nmi_deliverable()) {
+        cpu.controls.proc |= nmi_window;
+        return false;
+    }
+    --events.nmi_count;
+    cpu::Event e;
+    e.type = cpu::EventType::nmi;
+    e.vector = 2;
+    cpu.inject(e);
+    return true;
+}
+
+void Vcpu::Impl::inject_interrupt() {
     const auto local = lapic.deliverable();
-    const bool pic = lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
-    if (!local && !pic) {
-        return std::nullopt;
+    if (!local && !pic_waits()) {
+        return;
     }
     if (!cpu.interruptible()) {
         cpu.controls.proc |= interrupt_window;
-        return std::nullopt;
+        return;
     }
     cpu::Event e;
     e.type = cpu::EventType::external_interrupt;
@@ -257,19 +311,19 @@ std::optional<Exit> Vcpu::Impl::inject_next() {
         e.vector = config.board->acknowledge_pic().value();
     }
     cpu.inject(e);
-    return std::nullopt;
 }
 
 // --- run loop -----------------------------------------------------------------------------------
 
 u64 Vcpu::Impl::next_stop(u64 until) const {
-    if (cpu.answering()) {
-        return count + 1; // what the access raised comes right behind its instruction
+    if (cpu.answering() || cpu.injecting() || cpu.s.pending_debug != 0 ||
+        (nested.s.guest_mode && nested.boundary_busy())) {
+        return count + 1; // what waits behind it is looked at right after
     }
     const u64 now = ticks_now();
     // Block::dead must exceed any budget.
     u64 stop = std::min(until, count + (u64{1} << 30));
-    const u64 deadline = lapic.next_deadline(msrs.tsc_offset);
+    const u64 deadline = next_deadline();
     if (deadline != never) {
         const u64 ticks = deadline > now ? deadline - now : 0;
         // The first count whose tick is not before the deadline.
@@ -279,6 +333,12 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
     }
     const u64 overflow = pmu.until_overflow(cpu.s.retired);
     return overflow < stop - count ? count + overflow : stop;
+}
+
+/// Of L1's local APIC and, while L2 runs, of the VMX preemption timer.
+u64 Vcpu::Impl::next_deadline() const {
+    const u64 timer = nested.s.guest_mode ? cpu.preemption_deadline : never;
+    return std::min(timer, lapic.next_deadline(msrs.tsc_offset));
 }
 
 Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
@@ -300,11 +360,19 @@ Exit Vcpu::Impl::loop(u64 until) {
         if (count >= until) {
             return CountReached{}; // nothing is injected here: a cut must not show
         }
+        const bool l2 = nested.s.guest_mode;
+        if (l2) {
+            if (auto exit = nested.reach_exit()) {
+                return *exit;
+            }
+        }
         if (auto exit = prepare()) {
             return *exit;
         }
+        if (l2 != nested.s.guest_mode) {
+            continue; // L1 runs now, and may have something waiting
+        }
         const u64 stop_at = next_stop(until);
-        set_controls();
         const Cpu::Stop stop = cpu.run(count, stop_at - count);
         count += cpu.retired_in_run();
         switch (stop) {
@@ -330,6 +398,9 @@ Exit Vcpu::Impl::loop(u64 until) {
             if (exit) {
                 return *exit;
             }
+            if (stop_at_l2 && !l2 && nested.s.guest_mode) {
+                return CountReached{};
+            }
             break;
         }
         }
@@ -350,6 +421,9 @@ void Vcpu::complete(u64 data) {
     impl_->cpu.answer_access(data);
 }
 
+void Vcpu::stop_at_l2(bool on) { impl_->stop_at_l2 = on; }
+bool Vcpu::l2_active() const { return impl_->nested.s.guest_mode; }
+
 bool Vcpu::runnable() const { return impl_->wakes(); }
 
 std::optional<Gfn> Vcpu::wanted_page() const {
@@ -364,7 +438,7 @@ std::optional<Gfn> Vcpu::wanted_page() const {
 }
 
 Ticks Vcpu::next_deadline() const {
-    return Ticks(impl_->lapic.next_deadline(impl_->msrs.tsc_offset));
+    return Ticks(impl_->next_deadline());
 }
 
 bool Vcpu::accepts(const InterruptMessage& message, VcpuIndex from) const {

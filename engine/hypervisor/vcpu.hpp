@@ -35,6 +35,8 @@ struct TimeBase {
     u32 ticks_per_insn_den = 1;
 };
 
+class Nested;
+
 class Vcpu final {
 public:
     struct Config {
@@ -56,6 +58,11 @@ public:
 
     /// Machine-wide count after the last run (base.count + what this vCPU retired).
     [[nodiscard]] Icount count() const;
+
+    /// Lets run() come back with CountReached right behind an entry to L2, before `until`.
+    void stop_at_l2(bool on);
+    /// A nested guest is active.
+    [[nodiscard]] bool l2_active() const;
 
     /// Answers a PortAccess or MmioAccess. Writes are completed too (the data is ignored).
     void complete(u64 data);
@@ -97,6 +104,7 @@ public:
     [[nodiscard]] Result<> settle();
 
 private:
+    friend class Nested;
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };

@@ -7,10 +7,14 @@
 #include "engine/cpu/cpu.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/hypervisor/lapic.hpp"
+#include "engine/hypervisor/nested.hpp"
 #include "engine/hypervisor/pmu.hpp"
 #include "engine/hypervisor/vcpu.hpp"
 
 namespace nestor::hv {
+
+/// IA32_DEBUGCTL: LBR, which has no effect because there are no records. No branch trap flag.
+inline constexpr u64 debugctl_allowed = 1;
 
 struct Vcpu::Impl {
     explicit Impl(const Config& config);
@@ -25,9 +29,18 @@ struct Vcpu::Impl {
     std::optional<Exit> inject_next();
     /// A count not beyond `until` at which L0 has to look again.
     [[nodiscard]] u64 next_stop(u64 until) const;
+    bool inject_nmi();
+    void inject_interrupt();
+    [[nodiscard]] u64 next_deadline() const;
     [[nodiscard]] bool wakes() const;
-    void set_time();
-    void set_controls();
+    [[nodiscard]] bool halt_ends() const;
+    [[nodiscard]] bool init_waits() const;
+    [[nodiscard]] bool pic_waits() const;
+    void update_vmcs01();
+    void follow_lapic();
+    void follow_tsc();
+    /// A VM exit from L2 to L1 counts one.
+    void count_transition();
     void accept_init();
     void accept_sipi();
     void power_on();
@@ -45,7 +58,7 @@ struct Vcpu::Impl {
     void emulate_rdmsr();
     void emulate_rdpmc();
     void emulate_xsetbv();
-    void emulate_write_cr8();
+    void emulate_cr_access();
     void emulate_monitor();
     void emulate_mwait();
     void complete_exit() { cpu.complete_instruction(cpu.exit.instruction_length); }
@@ -77,10 +90,11 @@ struct Vcpu::Impl {
     state::PendingEvents events;
     state::Msrs msrs;
     state::Vmcs vmcs01;
-    state::Nested nested;
     std::vector<state::CpuidEntry> cpuid;
     CpuCaps caps;
+    Nested nested;
 
+    bool stop_at_l2 = false;
     bool unsettled = false; ///< a unit was loaded since settle()
     u64 count = 0;          ///< machine-wide count
     u64 physical_bits = 46;

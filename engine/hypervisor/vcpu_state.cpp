@@ -56,7 +56,7 @@ state::Vcpu Vcpu::Impl::save() const {
     out.msrs = msrs;
     out.pmu = pmu.state();
     out.vmcs01 = vmcs01;
-    out.nested = nested;
+    out.nested = unsettled ? nested.s : nested.saved();
     if (unsettled) {
         return out; // what was loaded, as it was
     }
@@ -67,14 +67,20 @@ state::Vcpu Vcpu::Impl::save() const {
 }
 
 Result<> Vcpu::Impl::settle() {
+    if (const char* what = nested.wrong_together()) {
+        return wrong(config.index, "nested", what);
+    }
     unsettled = false;
-    cpu.controls = {};
-    cpu.rehydrate();
     outside = {};
+    cpu.rehydrate();
+    if (nested.s.guest_mode) {
+        nested.resume_l2();
+    } else {
+        update_vmcs01();
+    }
     if (events.injected_info != 0) {
         cpu.inject(event_of(events));
     }
-    set_controls();
     return {};
 }
 
@@ -141,11 +147,10 @@ Result<> Vcpu::load(const state::Vmcs& vmcs01) {
 }
 
 Result<> Vcpu::load(const state::Nested& from) {
-    const VcpuIndex index = impl_->config.index;
-    if (from.vmxon || from.guest_mode || from.smm.vmxon || from.smm.guest_mode) {
-        return wrong(index, "nested", "VMX operation on a CPU model without VMX");
+    if (const char* what = Nested::wrong_alone(from)) {
+        return wrong(impl_->config.index, "nested", what);
     }
-    impl_->nested = from;
+    impl_->nested.s = from;
     impl_->unsettled = true;
     return {};
 }

@@ -137,6 +137,9 @@ machine::RunLimits Supervisor::limits() const {
         case Event::Kind::serial:
             limits.until_serial = plan_.until.text;
             break;
+        case Event::Kind::l2:
+            limits.until_l2 = true;
+            break;
         case Event::Kind::never:
             break;
         }
@@ -160,6 +163,7 @@ Result<> Supervisor::handle(const machine::Stop& stop) {
     }
     case Kind::ticks:
     case Kind::serial_text:
+    case Kind::l2:
         return reached();
     case Kind::idle:
         if (plan_.realtime && stop.next_deadline > machine_.ticks()) {

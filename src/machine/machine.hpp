@@ -55,6 +55,8 @@ struct RunLimits {
     /// Stop once the guest has sent this text over the serial port; empty for never. A text may
     /// begin in one run and end in the next that waits for the same.
     std::string_view until_serial;
+    /// Stop right behind an entry to a nested guest.
+    bool until_l2 = false;
     /// Come back when every vCPU idles instead of letting ticks jump to the next deadline.
     bool stop_when_idle = false;
 };
@@ -65,6 +67,7 @@ struct Stop {
         count,        ///< `until` is reached, to the instruction
         ticks,        ///< `until_ticks` is reached
         serial_text,  ///< `until_serial` was sent; the instruction that sent it is complete
+        l2,           ///< a vCPU entered a nested guest (`until_l2`)
         idle,         ///< every vCPU idles: nothing happens before `next_deadline` or an input
         halted,       ///< every vCPU is halted with interrupts off: only a reset helps
         powered_off,  ///< ACPI S5

@@ -66,6 +66,7 @@ struct Machine::Impl final : hv::BoardPort, device::MessageSink {
     std::string serial_wanted;
     std::string serial_tail;
     bool serial_found = false;
+    bool l2_found = false;
 };
 
 } // namespace nestor::machine

@@ -44,7 +44,9 @@ Stop Machine::Impl::run(const RunLimits& limits) {
         serial_tail.clear();
     }
     serial_found = false;
+    l2_found = false;
     for (const auto& vcpu : vcpus) {
+        vcpu->stop_at_l2(limits.until_l2);
         if (const auto page = vcpu->wanted_page()) {
             return {.kind = Stop::Kind::page_needed, .page = *page};
         }
@@ -74,6 +76,9 @@ std::optional<Stop> Machine::Impl::check_limits(const RunLimits& limits) const {
     }
     if (serial_found) {
         return Stop{.kind = Stop::Kind::serial_text};
+    }
+    if (l2_found) {
+        return Stop{.kind = Stop::Kind::l2};
     }
     if (s.count >= limits.until.value()) {
         return Stop{.kind = Stop::Kind::count};
@@ -191,7 +196,9 @@ std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
                             .ticks_per_insn_den = 1};
     completing = false;
     const Icount until = turn_end(limits);
+    const bool l2_before = vcpu.l2_active();
     const hv::Exit exit = vcpu.run(base, until);
+    l2_found = limits.until_l2 && !l2_before && vcpu.l2_active();
     const u64 done = vcpu.count() - base.count;
     s.count += done;
     s.turn_left -= static_cast<u32>(std::min<u64>(done, s.turn_left));

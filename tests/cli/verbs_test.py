@@ -42,9 +42,11 @@ class Form(vm.VmTest):
         done = self.vm("run", *self.guest("mix"), "--engine", "kvm", status=INCOMPATIBLE)
         self.assertIn(b"--engine soft", done.stderr)
 
-    def test_until_l2_says_that_there_is_no_vmx(self):
-        done = self.vm("run", *self.guest("mix"), "--until", "l2", status=INCOMPATIBLE)
-        self.assertIn(b"VMX", done.stderr)
+    def test_until_l2_stops_right_behind_the_first_entry(self):
+        self.vm("run", *self.guest("vmx"), "--until", "l2", "--save", "l2")
+        nested = self.json("state", "decode", "l2", "--unit", "vcpu[0].nested")["vcpu[0].nested"]
+        self.assertTrue(nested["guestMode"])
+        self.assertEqual(self.vm("restore", "l2", status=1).returncode, 1)
 
     def test_save_without_until_is_a_usage_error(self):
         self.vm("run", *self.guest("mix"), "--save", "x", status=USAGE)

@@ -68,6 +68,7 @@ Moment look(const machine::Machine& machine) {
     moment.owner.cpu = decode_unit<state::Cpu>(units, prefix + "cpu");
     moment.owner.lapic = decode_unit<state::Lapic>(units, prefix + "lapic");
     moment.owner.events = decode_unit<state::PendingEvents>(units, prefix + "events");
+    moment.owner.nested = decode_unit<state::Nested>(units, prefix + "nested");
     moment.turn = machine.config().turn;
     return moment;
 }
@@ -83,6 +84,7 @@ Strata strata_at(const Moment& before, const Moment& now) {
     add(Stratum::mov_ss, cpu.blocking_by_mov_ss);
     add(Stratum::pending, has_pending_event(now.owner));
     add(Stratum::smm, cpu.in_smm);
+    add(Stratum::l2, now.owner.nested.guest_mode);
     add(Stratum::turn, now.machine.turn_left != 0 && now.machine.turn_left != now.turn);
     return found;
 }

@@ -11,9 +11,9 @@
 
 namespace nestor::relay {
 
-enum class Stratum : unsigned { user, rep, sti, mov_ss, pending, smm, turn };
-inline constexpr std::array<const char*, 7> stratum_names = {"user",    "rep", "sti", "movss",
-                                                             "pending", "smm", "turn"};
+enum class Stratum : unsigned { user, rep, sti, mov_ss, pending, smm, turn, l2 };
+inline constexpr std::array<const char*, 8> stratum_names = {"user",    "rep", "sti",  "movss",
+                                                             "pending", "smm", "turn", "l2"};
 
 [[nodiscard]] std::optional<Stratum> stratum_of(const std::string& name);
 

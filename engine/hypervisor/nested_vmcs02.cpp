@@ -1,0 +1,74 @@
+// vmcs02: what the silicon runs L2 under, made from vmcs12 and from what L0 needs.
+//
+// Owns nothing; derived at entry and after a restore, never saved. Nearly all of it is vmcs12's:
+// second-level translation is L1's own EPT, and bitmaps and pages are read where L1 put them. L0 adds
+// the exits it needs for its own guest (HLT, MWAIT, MONITOR, RDPMC, MOV to CR8) and its share of the
+// time-stamp counter. What L0 would do with vmcs01's APIC acceleration has no place here: that is
+// L1's.
+#include "engine/cpu/vmx_controls.hpp"
+#include "engine/hypervisor/nested.hpp"
+#include "engine/hypervisor/vcpu_impl.hpp"
+
+namespace nestor::hv {
+
+using namespace arch;
+
+namespace {
+
+constexpr u32 l0_needs = proc_control::hlt_exiting | proc_control::mwait_exiting |
+                         proc_control::monitor_exiting | proc_control::rdpmc_exiting |
+                         proc_control::use_tsc_offsetting;
+
+/// L1's offset as seen through L2's multiplier (48 fraction bits), which may be negative.
+u64 scale_signed(u64 offset, u64 multiplier) {
+    const bool negative = static_cast<i64>(offset) < 0;
+    const u64 magnitude = negative ? -offset : offset;
+    const u64 scaled = static_cast<u64>(u128{magnitude} * multiplier >> 48);
+    return negative ? -scaled : scaled;
+}
+
+bool secondary_on(const state::Vmcs& v, u32 control) {
+    return (v.cpu_based_vm_exec_control & proc_control::activate_secondary_controls) != 0 &&
+           (v.secondary_vm_exec_control & control) != 0;
+}
+
+} // namespace
+
+/// TSC = ticks * multiplier + offset, with L1's offset inside.
+u64 Nested::tsc_offset02() const {
+    const state::Vmcs& v = s.vmcs12;
+    const u64 offset01 = v_.msrs.tsc_offset;
+    if ((v.cpu_based_vm_exec_control & proc_control::use_tsc_offsetting) == 0) {
+        return offset01;
+    }
+    const bool scaling = secondary_on(v, proc2_control::use_tsc_scaling);
+    return v.tsc_offset + (scaling ? scale_signed(offset01, v.tsc_multiplier) : offset01);
+}
+
+state::Vmcs Nested::make_vmcs02() const {
+    state::Vmcs v = s.vmcs12;
+    const u32 proc12 = v.cpu_based_vm_exec_control;
+    v.cpu_based_vm_exec_control |= l0_needs;
+    if ((proc12 & proc_control::use_tpr_shadow) == 0) {
+        v.cpu_based_vm_exec_control |= proc_control::cr8_load_exiting;
+    }
+    if ((proc12 & proc_control::use_tsc_offsetting) == 0) {
+        v.secondary_vm_exec_control &= ~proc2_control::use_tsc_scaling;
+    }
+    v.tsc_offset = tsc_offset02();
+    return v;
+}
+
+void Nested::make_current(const state::Vmcs& vmcs02) {
+    cpu::set_controls(v_.cpu, vmcs02, nullptr);
+    v_.follow_lapic();
+}
+
+u32 Nested::windows() const {
+    constexpr u32 all = proc_control::interrupt_window_exiting | proc_control::nmi_window_exiting;
+    return s.guest_mode ? s.vmcs12.cpu_based_vm_exec_control & all : 0;
+}
+
+void Nested::follow_tsc() { v_.cpu.controls.tsc_offset = tsc_offset02(); }
+
+} // namespace nestor::hv
