@@ -52,8 +52,7 @@ std::optional<Exit> Nested::enter(bool launch) {
         return fail_invalid();
     }
     u32 revision = 0;
-    if (auto stop =
-            read_memory(s.current, {reinterpret_cast<u8*>(&revision), sizeof revision})) {
+    if (auto stop = read_memory(s.current, {reinterpret_cast<u8*>(&revision), sizeof revision})) {
         return stop;
     }
     if ((revision & cpu::region::shadow_indicator) != 0) {
@@ -99,8 +98,8 @@ std::optional<Exit> Nested::check_entry() {
     if (guest.failure) {
         return fail_entry(ExitReason::entry_failure_guest_state, guest.failure->qualification);
     }
-    if (auto stop = reach(v.vm_entry_msr_load_addr, v.vm_entry_msr_load_count * list_entry_size,
-                          false)) {
+    if (auto stop =
+            reach(v.vm_entry_msr_load_addr, v.vm_entry_msr_load_count * list_entry_size, false)) {
         return stop;
     }
     commit_entry(guest.pdptes);
@@ -119,8 +118,8 @@ void Nested::commit_entry(const std::array<u64, 4>& pdptes) {
     cpu::store_controls(v_.cpu, v_.vmcs01);
     cpu::load_guest(v_.cpu, s.vmcs12, pdptes);
     if ((s.vmcs12.vm_entry_controls & entry_control::load_perf_global_ctrl) != 0) {
-        static_cast<void>(v_.pmu.write(Msr::perf_global_ctrl,
-                                       s.vmcs12.guest_ia32_perf_global_ctrl, v_.cpu.s.retired));
+        static_cast<void>(v_.pmu.write(Msr::perf_global_ctrl, s.vmcs12.guest_ia32_perf_global_ctrl,
+                                       v_.cpu.s.retired));
     }
     const u32 bad = load_msrs(s.vmcs12.vm_entry_msr_load_addr, s.vmcs12.vm_entry_msr_load_count);
     if (bad != 0) {

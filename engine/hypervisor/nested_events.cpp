@@ -1,6 +1,6 @@
-// What waits for L2, in the order of priority (SDM 3A table 6-2, SDM 3C 26.2): INIT, SIPI, then what
-// the silicon itself finds at the boundary (monitor trap, debug exceptions, preemption timer), SMI,
-// NMI, interrupts.
+// What waits for L2, in the order of priority (SDM 3A table 6-2, SDM 3C 26.2): INIT, SIPI, then
+// what the silicon itself finds at the boundary (monitor trap, debug exceptions, preemption timer),
+// SMI, NMI, interrupts.
 //
 // Each becomes an exit to L1 where vmcs12 asks for it, and is delivered to L2 otherwise. Nothing
 // comes before an event that VM entry is still to inject.
@@ -108,8 +108,7 @@ std::optional<Exit> Nested::interrupt() {
         v_.lapic.dismiss(*local);
         return std::nullopt;
     }
-    const bool acknowledge =
-        (s.vmcs12.vm_exit_controls & exit_control::acknowledge_interrupt) != 0;
+    const bool acknowledge = (s.vmcs12.vm_exit_controls & exit_control::acknowledge_interrupt) != 0;
     u32 info = 0;
     if (acknowledge && !local) {
         info = valid | v_.config.board->acknowledge_pic().value();

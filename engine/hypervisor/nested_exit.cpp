@@ -3,8 +3,8 @@
 // vmcs12's host area, MSR load list.
 //
 // Every page that the exit needs was made sure of before L2 ran (reach_exit), so an exit is never
-// left half done. It counts one. What the lists or L1's PDPTEs make impossible is a VMX abort, which
-// is a shutdown.
+// left half done. It counts one. What the lists or L1's PDPTEs make impossible is a VMX abort,
+// which is a shutdown.
 #include "engine/arch/bits.hpp"
 #include "engine/arch/msr.hpp"
 #include "engine/cpu/package.hpp"
@@ -33,12 +33,12 @@ bool pae_paging(u64 cr0, u64 cr4, bool long_mode) {
 /// The page without which an exit to L1 could not be completed.
 std::optional<Exit> Nested::reach_exit() {
     const state::Vmcs& v = s.vmcs12;
-    if (auto stop = reach(v.vm_exit_msr_store_addr, v.vm_exit_msr_store_count * list_entry_size,
-                          true)) {
+    if (auto stop =
+            reach(v.vm_exit_msr_store_addr, v.vm_exit_msr_store_count * list_entry_size, true)) {
         return stop;
     }
-    if (auto stop = reach(v.vm_exit_msr_load_addr, v.vm_exit_msr_load_count * list_entry_size,
-                          false)) {
+    if (auto stop =
+            reach(v.vm_exit_msr_load_addr, v.vm_exit_msr_load_count * list_entry_size, false)) {
         return stop;
     }
     const bool long_host = has(v.vm_exit_controls, exit_control::host_address_space_size);
@@ -126,8 +126,8 @@ void Nested::load_l1(bool nmi_blocked) {
     cpu::load_host(v_.cpu, v);
     v_.cpu.s.blocking_by_nmi = nmi_blocked;
     if (has(v.vm_exit_controls, exit_control::load_perf_global_ctrl)) {
-        static_cast<void>(v_.pmu.write(Msr::perf_global_ctrl, v.host_ia32_perf_global_ctrl,
-                                       v_.cpu.s.retired));
+        static_cast<void>(
+            v_.pmu.write(Msr::perf_global_ctrl, v.host_ia32_perf_global_ctrl, v_.cpu.s.retired));
     }
     v_.cpu.transition();
     const bool pdptes_ok =

@@ -1,9 +1,9 @@
 // VMX instructions of L1 but VM entry (SDM 3C chapter 31).
 //
-// Each makes its checks in the SDM's order: exceptions first, then VMfail. The current VMCS lives in
-// Nested::s.vmcs12; its region in memory is brought up to date by VMCLEAR, by VMPTRLD of another
-// and by VMXOFF. Capabilities and caches need no action of INVEPT and INVVPID: no cached translation
-// is ever observable, so they only check their operands.
+// Each makes its checks in the SDM's order: exceptions first, then VMfail. The current VMCS lives
+// in Nested::s.vmcs12; its region in memory is brought up to date by VMCLEAR, by VMPTRLD of another
+// and by VMXOFF. Capabilities and caches need no action of INVEPT and INVVPID: no cached
+// translation is ever observable, so they only check their operands.
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/vmcs_fields.hpp"
@@ -282,9 +282,9 @@ std::optional<Exit> Nested::vmwrite() {
     if (encoding >> 32 != 0) {
         return fail_valid(Error::unsupported_component);
     }
-    const auto error = cpu::vmwrite(s.vmcs12, static_cast<u32>(encoding),
-                                    mode64() ? value : static_cast<u32>(value), capabilities,
-                                    mode64());
+    const auto error =
+        cpu::vmwrite(s.vmcs12, static_cast<u32>(encoding),
+                     mode64() ? value : static_cast<u32>(value), capabilities, mode64());
     return error ? fail_valid(*error) : succeed();
 }
 
@@ -305,10 +305,10 @@ std::optional<Exit> Nested::invept() {
     }
     // SDM 3C 31.3, INVEPT: an EPTP that VM entry would refuse.
     const u64 eptp = descriptor[0];
-    const bool valid = (eptp & arch::eptp::reserved) == 0 && eptp >> v_.physical_bits == 0 &&
-                       (eptp & arch::eptp::walk_length) == u64{3} << 3 &&
-                       ((eptp & arch::eptp::memory_type) == 0 ||
-                        (eptp & arch::eptp::memory_type) == 6);
+    const bool valid =
+        (eptp & arch::eptp::reserved) == 0 && eptp >> v_.physical_bits == 0 &&
+        (eptp & arch::eptp::walk_length) == u64{3} << 3 &&
+        ((eptp & arch::eptp::memory_type) == 0 || (eptp & arch::eptp::memory_type) == 6);
     return type == single && !valid ? fail_valid(Error::invalid_operand) : succeed();
 }
 

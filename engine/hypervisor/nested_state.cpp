@@ -114,8 +114,8 @@ state::Nested Nested::saved() const {
 
 // --- system management mode ---------------------------------------------------------------------
 
-// SDM 3C 32.14.1: the processor remembers that it was in VMX operation and in which mode, and leaves
-// it. The registers are already in the state-save area.
+// SDM 3C 32.14.1: the processor remembers that it was in VMX operation and in which mode, and
+// leaves it. The registers are already in the state-save area.
 void Nested::enter_smm() {
     if (s.guest_mode) {
         s = saved();
@@ -131,8 +131,8 @@ bool Nested::leave_smm() {
     s.guest_mode = s.smm.guest_mode;
     s.smm = {};
     const state::Cpu& cpu = v_.cpu.s;
-    const u64 cr0_fixed = s.guest_mode ? capabilities.cr0_fixed0 & ~(cr0::pe | cr0::pg)
-                                       : capabilities.cr0_fixed0;
+    const u64 cr0_fixed =
+        s.guest_mode ? capabilities.cr0_fixed0 & ~(cr0::pe | cr0::pg) : capabilities.cr0_fixed0;
     return !s.vmxon || ((cpu.cr0 & cr0_fixed) == cr0_fixed &&
                         (cpu.cr4 & capabilities.cr4_fixed0) == capabilities.cr4_fixed0);
 }

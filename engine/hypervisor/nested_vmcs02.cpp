@@ -1,10 +1,10 @@
 // vmcs02: what the silicon runs L2 under, made from vmcs12 and from what L0 needs.
 //
 // Owns nothing; derived at entry and after a restore, never saved. Nearly all of it is vmcs12's:
-// second-level translation is L1's own EPT, and bitmaps and pages are read where L1 put them. L0 adds
-// the exits it needs for its own guest (HLT, MWAIT, MONITOR, RDPMC, MOV to CR8) and its share of the
-// time-stamp counter. What L0 would do with vmcs01's APIC acceleration has no place here: that is
-// L1's.
+// second-level translation is L1's own EPT, and bitmaps and pages are read where L1 put them. L0
+// adds the exits it needs for its own guest (HLT, MWAIT, MONITOR, RDPMC, MOV to CR8) and its share
+// of the time-stamp counter. What L0 would do with vmcs01's APIC acceleration has no place here:
+// that is L1's.
 #include "engine/cpu/vmx_controls.hpp"
 #include "engine/hypervisor/nested.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"

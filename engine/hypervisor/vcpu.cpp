@@ -437,9 +437,7 @@ std::optional<Gfn> Vcpu::wanted_page() const {
     return absent ? std::optional(line) : std::nullopt;
 }
 
-Ticks Vcpu::next_deadline() const {
-    return Ticks(impl_->next_deadline());
-}
+Ticks Vcpu::next_deadline() const { return Ticks(impl_->next_deadline()); }
 
 bool Vcpu::accepts(const InterruptMessage& message, VcpuIndex from) const {
     using Shorthand = InterruptMessage::Shorthand;

@@ -7,8 +7,8 @@
 
 namespace nestor::control {
 
-/// serial:TEXT, icount:N, seconds:N, l2 (a nested guest is entered). Counts and seconds are those of the machine's life, which
-/// a snapshot continues; seconds are guest time.
+/// serial:TEXT, icount:N, seconds:N, l2 (a nested guest is entered). Counts and seconds are those
+/// of the machine's life, which a snapshot continues; seconds are guest time.
 struct Event {
     enum class Kind : u8 { never, serial, icount, seconds, l2 };
     Kind kind = Kind::never;

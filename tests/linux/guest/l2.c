@@ -1,6 +1,7 @@
 // Runs a guest of its own through /dev/kvm, as an L1's userspace does: first in real mode, then in
-// 64-bit mode with page tables, interrupts and memory that is only mapped when it is touched. Prints
-// one line for each part and "l2 result N" at the end; any surprise is a message and status 1.
+// 64-bit mode with page tables, interrupts and memory that is only mapped when it is touched.
+// Prints one line for each part and "l2 result N" at the end; any surprise is a message and
+// status 1.
 #include <err.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -11,26 +12,33 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-enum { ram_size = 4 << 20, code_at = 0x1000, tables_at = 0x10000, idt_at = 0x8000, gdt_at = 0x9000 };
+enum {
+    ram_size = 4 << 20,
+    code_at = 0x1000,
+    tables_at = 0x10000,
+    idt_at = 0x8000,
+    gdt_at = 0x9000
+};
 
 static int kvm, vm, vcpu;
-static uint8_t *ram;
-static struct kvm_run *run;
+static uint8_t* ram;
+static struct kvm_run* run;
 
-static void must(int result, const char *what) {
-    if (result < 0) err(1, "%s", what);
+static void must(int result, const char* what) {
+    if (result < 0)
+        err(1, "%s", what);
 }
 
 // Real mode: adds 1..AL to BX, writes it to port 0x10, halts.
 static const uint8_t real_mode[] = {
-    0xb8, 0x64, 0x00,       // mov ax, 100
-    0x31, 0xdb,             // xor bx, bx
-    0x01, 0xc3,             // l: add bx, ax
-    0x48,                   // dec ax
-    0x75, 0xfb,             // jnz l
-    0x89, 0xd8,             // mov ax, bx
-    0xe7, 0x10,             // out 0x10, ax
-    0xf4,                   // hlt
+    0xb8, 0x64, 0x00, // mov ax, 100
+    0x31, 0xdb,       // xor bx, bx
+    0x01, 0xc3,       // l: add bx, ax
+    0x48,             // dec ax
+    0x75, 0xfb,       // jnz l
+    0x89, 0xd8,       // mov ax, bx
+    0xe7, 0x10,       // out 0x10, ax
+    0xf4,             // hlt
 };
 
 // 64-bit mode: walks 2 MiB of untouched memory (EPT faults), then takes interrupts until R12 is 5.
@@ -62,20 +70,21 @@ static uint64_t entry64(uint64_t at) { return at | 3; }
 static void put64(uint64_t at, uint64_t value) { memcpy(ram + at, &value, 8); }
 
 // Identity map of 4 MiB with 2 MiB pages, one gate, flat descriptors.
-static void set_long_mode(struct kvm_sregs *s) {
+static void set_long_mode(struct kvm_sregs* s) {
     put64(tables_at, entry64(tables_at + 0x1000));
     put64(tables_at + 0x1000, entry64(tables_at + 0x2000));
-    for (uint64_t i = 0; i < 2; ++i) put64(tables_at + 0x2000 + i * 8, i << 21 | 0x83);
+    for (uint64_t i = 0; i < 2; ++i)
+        put64(tables_at + 0x2000 + i * 8, i << 21 | 0x83);
     const uint64_t handler_at = code_at + 0x800;
     memcpy(ram + handler_at, handler, sizeof handler);
     put64(gdt_at + 8, 0x00af9b000000ffff);
     put64(gdt_at + 16, 0x00cf93000000ffff);
     put64(idt_at + 0x40 * 16, (handler_at & 0xffff) | 8 << 16 | 0x8e00ull << 32);
     put64(idt_at + 0x40 * 16 + 8, 0);
-    const struct kvm_segment code = {.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1,
-                                     .l = 1, .g = 1};
-    const struct kvm_segment data = {.limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1,
-                                     .db = 1, .g = 1};
+    const struct kvm_segment code = {
+        .limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
+    const struct kvm_segment data = {
+        .limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
     s->cs = code;
     s->ds = s->es = s->fs = s->gs = s->ss = data;
     s->gdt.base = gdt_at;
@@ -96,7 +105,8 @@ static uint32_t run_to(uint16_t port) {
     for (;;) {
         must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
         ++exits;
-        if (run->exit_reason == KVM_EXIT_HLT) return value;
+        if (run->exit_reason == KVM_EXIT_HLT)
+            return value;
         if (run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN) {
             struct kvm_interrupt irq = {.irq = 0x40};
             must(ioctl(vcpu, KVM_INTERRUPT, &irq), "KVM_INTERRUPT");
@@ -109,13 +119,16 @@ static uint32_t run_to(uint16_t port) {
             errx(1, "exit %u (%#llx) at rip %#llx", run->exit_reason,
                  (unsigned long long)run->hw.hardware_exit_reason, regs.rip);
         }
-        if (run->io.port == port) memcpy(&value, (uint8_t *)run + run->io.data_offset, run->io.size);
-        if (run->io.port == port && run->io.size == 2) value &= 0xffff;
-        if (run->io.port == 0x20) run->request_interrupt_window = 1;
+        if (run->io.port == port)
+            memcpy(&value, (uint8_t*)run + run->io.data_offset, run->io.size);
+        if (run->io.port == port && run->io.size == 2)
+            value &= 0xffff;
+        if (run->io.port == 0x20)
+            run->request_interrupt_window = 1;
     }
 }
 
-static void set_up(const uint8_t *code, size_t size, int mode64) {
+static void set_up(const uint8_t* code, size_t size, int mode64) {
     memcpy(ram + code_at, code, size);
     struct kvm_sregs s;
     must(ioctl(vcpu, KVM_GET_SREGS, &s), "KVM_GET_SREGS");
@@ -136,7 +149,8 @@ int main(void) {
     vm = ioctl(kvm, KVM_CREATE_VM, 0);
     must(vm, "KVM_CREATE_VM");
     ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (ram == MAP_FAILED) err(1, "mmap");
+    if (ram == MAP_FAILED)
+        err(1, "mmap");
     struct kvm_userspace_memory_region region = {.memory_size = ram_size,
                                                  .userspace_addr = (uintptr_t)ram};
     must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
@@ -145,7 +159,8 @@ int main(void) {
     const int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     must(size, "KVM_GET_VCPU_MMAP_SIZE");
     run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-    if (run == MAP_FAILED) err(1, "mmap of the vCPU");
+    if (run == MAP_FAILED)
+        err(1, "mmap of the vCPU");
 
     set_up(real_mode, sizeof real_mode, 0);
     const uint32_t sum = run_to(0x10);
