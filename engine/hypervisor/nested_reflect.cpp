@@ -1,9 +1,9 @@
 // Whose VM exit is it: L1's, or L0's own?
 //
-// vmcs02 asks for what vmcs12 asks for and for a little that L0 needs. So an exit is L1's unless
-// the silicon says that no control asked for it (`assist`), or the control is one that only L0 set.
-// An assisted VMREAD or VMWRITE passed L1's shadowing bitmaps: it is carried out on the shadow VMCS
-// in memory (SDM 3C 25.10).
+// vmcs02 asks for what vmcs12 asks for. So an exit is L1's unless the silicon says that no control
+// asked for it (`assist`), or it is a window that L0 opened for an event of its own. An assisted
+// VMREAD or VMWRITE passed L1's shadowing bitmaps: it is carried out on the shadow VMCS in memory
+// (SDM 3C 25.10).
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/vmcs_fields.hpp"
 #include "engine/hypervisor/nested.hpp"
@@ -17,27 +17,12 @@ bool Nested::l1_wants(const cpu::VmExit& exit) const {
     if (exit.assist) {
         return false;
     }
-    const auto asks = [&](u32 control) {
-        return (s.vmcs12.cpu_based_vm_exec_control & control) != 0;
-    };
+    const u32 proc12 = s.vmcs12.cpu_based_vm_exec_control;
     switch (exit.reason) {
-    case ExitReason::hlt:
-        return asks(proc_control::hlt_exiting);
-    case ExitReason::mwait:
-        return asks(proc_control::mwait_exiting);
-    case ExitReason::monitor:
-        return asks(proc_control::monitor_exiting);
-    case ExitReason::rdpmc:
-        return asks(proc_control::rdpmc_exiting);
     case ExitReason::interrupt_window:
-        return asks(proc_control::interrupt_window_exiting);
+        return (proc12 & proc_control::interrupt_window_exiting) != 0;
     case ExitReason::nmi_window:
-        return asks(proc_control::nmi_window_exiting);
-    case ExitReason::cr_access: {
-        // SDM 3C table 28-3: MOV to CR8.
-        constexpr u64 mov_to_cr8 = 8;
-        return (exit.qualification & 0x3f) != mov_to_cr8 || asks(proc_control::cr8_load_exiting);
-    }
+        return (proc12 & proc_control::nmi_window_exiting) != 0;
     default:
         return true;
     }

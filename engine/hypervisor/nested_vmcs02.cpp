@@ -1,10 +1,9 @@
 // vmcs02: what the silicon runs L2 under, made from vmcs12 and from what L0 needs.
 //
-// Owns nothing; derived at entry and after a restore, never saved. Nearly all of it is vmcs12's:
-// second-level translation is L1's own EPT, and bitmaps and pages are read where L1 put them. L0
-// adds the exits it needs for its own guest (HLT, MWAIT, MONITOR, RDPMC, MOV to CR8) and its share
-// of the time-stamp counter. What L0 would do with vmcs01's APIC acceleration has no place here:
-// that is L1's.
+// Owns nothing; derived at entry and after a restore, never saved. It is vmcs12 with L1's share of the
+// time-stamp counter: second-level translation is L1's own EPT, bitmaps and pages are read where L1
+// put them, and what the silicon cannot do alone for L2 comes to L0 unasked (VmExit::assist). What L0
+// does with vmcs01's APIC has no place here: L2's acceleration is L1's.
 #include "engine/cpu/vmx_controls.hpp"
 #include "engine/hypervisor/nested.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"
@@ -14,10 +13,6 @@ namespace nestor::hv {
 using namespace arch;
 
 namespace {
-
-constexpr u32 l0_needs = proc_control::hlt_exiting | proc_control::mwait_exiting |
-                         proc_control::monitor_exiting | proc_control::rdpmc_exiting |
-                         proc_control::use_tsc_offsetting;
 
 /// L1's offset as seen through L2's multiplier (48 fraction bits), which may be negative.
 u64 scale_signed(u64 offset, u64 multiplier) {
@@ -47,12 +42,8 @@ u64 Nested::tsc_offset02() const {
 
 state::Vmcs Nested::make_vmcs02() const {
     state::Vmcs v = s.vmcs12;
-    const u32 proc12 = v.cpu_based_vm_exec_control;
-    v.cpu_based_vm_exec_control |= l0_needs;
-    if ((proc12 & proc_control::use_tpr_shadow) == 0) {
-        v.cpu_based_vm_exec_control |= proc_control::cr8_load_exiting;
-    }
-    if ((proc12 & proc_control::use_tsc_offsetting) == 0) {
+    if ((v.cpu_based_vm_exec_control & proc_control::use_tsc_offsetting) == 0) {
+        v.cpu_based_vm_exec_control |= proc_control::use_tsc_offsetting;
         v.secondary_vm_exec_control &= ~proc2_control::use_tsc_scaling;
     }
     v.tsc_offset = tsc_offset02();
