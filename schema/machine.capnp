@@ -41,6 +41,4 @@ struct Machine $A.rank(1) {
   ending @5 :Ending;
   exitStatus @6 :UInt8;
   # With debugExit.
-  apicvInhibits @7 :UInt32 $A.hex $A.policy("acceleration of L1's APIC is L0's own choice");
-  # Reasons, as a set, why no vCPU's local APIC may be accelerated (engine/hypervisor/apicv.hpp).
 }

@@ -9,23 +9,6 @@
 using A = import "annotations.capnp";
 using Vmcs = import "vmcs.capnp".Vmcs;
 
-struct Vmcs01Updates {
-  # What L0 wants to change in vmcs01 while vmcs02 is current. Consumed at nested VM exit, in this
-  # order, after vmcs01 is current again and before an interrupt is acknowledged.
-  virtualApicMode @0 :Bool;
-  # L1's APIC was disabled, enabled or moved between xAPIC and x2APIC mode.
-  tprThreshold @1 :Bool;
-  # L1's task priority decides what it may take next.
-  dirtyLogging @2 :Bool;
-  # Page-modification logging is to be switched on or off.
-  apicAccessPage @3 :Bool;
-  # L1's APIC page moved.
-  apicvStatus @4 :Bool;
-  # An inhibit of APICv came or went.
-  isrRefresh @5 :Bool;
-  # SVI is to follow L1's highest in-service vector.
-}
-
 struct SmmNested {
   # What VMX was when an SMI came (SDM 3C 32.14); RSM goes back to it.
   vmxon @0 :Bool;
@@ -47,9 +30,6 @@ struct Nested {
   timerDeadline @6 :UInt64 = 0xffffffffffffffff $A.unit("ticks");
   # When the VMX preemption timer expires; all ones while it does not run.
   smm @7 :SmmNested;
-  vmcs01Updates @8 :Vmcs01Updates;
-  runPending @9 :Bool;
+  runPending @8 :Bool;
   # L2 was entered, and what VM entry leaves to the first boundary is still to come (SDM 3C 27.7).
-  apicvUpdate @10 :Bool = true $A.policy("when L0 looks at inhibits is no business of a guest");
-  # Request: APICv's inhibits have to be looked at. A fresh vCPU starts with it.
 }

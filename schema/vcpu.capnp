@@ -100,6 +100,6 @@ struct Vcpu {
   msrs @4 :Msrs;
   pmu @5 :Pmu;
   vmcs01 @6 :Vmcs;
-  # Control fields as last written: stale while an update is pending in nested.vmcs01Updates.
+  # Control fields as last written.
   nested @7 :Nested;
 }
