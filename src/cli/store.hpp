@@ -9,6 +9,8 @@ namespace nestor::cli {
 
 void add_store_init(CLI::App& parent, int& status);
 void add_store_stat(CLI::App& parent, int& status);
+void add_store_gc(CLI::App& parent, int& status);
+void add_store_sync(CLI::App& parent, int& status);
 void add_store_fsck(CLI::App& parent, int& status);
 
 } // namespace nestor::cli

@@ -1,4 +1,5 @@
 // vm store fsck: reads all of a store and compares it with its digests.
+#include <algorithm>
 #include <memory>
 
 #include "src/cli/snap.hpp"
@@ -11,27 +12,51 @@ namespace {
 
 struct Options {
     std::string store;
+    std::string wait = "5";
+    bool repair = false;
     bool json = false;
 };
+
+control::RawJson strings_json(const std::vector<std::string>& texts) {
+    std::vector<std::string> quoted;
+    for (const std::string& text : texts) {
+        quoted.push_back(control::json_string(text));
+    }
+    return {control::json_array(quoted)};
+}
 
 void print_json(const std::string& directory, const snapshot::FsckReport& report) {
     std::vector<std::string> findings;
     for (const auto& finding : report.findings) {
         control::Object object;
-        object.add("where", finding.where).add("what", finding.what);
+        object.add("where", finding.where)
+            .add("what", finding.what)
+            .add("tags", strings_json(finding.tags))
+            .add("repaired", finding.repaired);
         findings.push_back(object.to_json());
-    }
-    std::vector<std::string> damaged;
-    for (const std::string& tag : report.damaged_tags) {
-        damaged.push_back(control::json_string(tag));
     }
     control::Object object;
     object.add("store", directory)
         .add("snapshots", report.snapshots)
         .add("records", report.records)
         .add("findings", control::RawJson{control::json_array(findings)})
-        .add("damagedTags", control::RawJson{control::json_array(damaged)});
+        .add("damagedTags", strings_json(report.damaged_tags));
     print_line(object.to_json());
+}
+
+void print_text(const snapshot::FsckReport& report) {
+    for (const auto& finding : report.findings) {
+        std::string tags;
+        for (const std::string& tag : finding.tags) {
+            tags += (tags.empty() ? "; touches " : ", ") + tag;
+        }
+        print_line(finding.where + ": " + finding.what + tags +
+                   (finding.repaired ? "; repaired" : ""));
+    }
+    print_line(count_text(report.snapshots, "snapshot") + ", " +
+               count_text(report.records, "record") + ", " +
+               count_text(report.findings.size(), "finding") + ", " +
+               count_text(report.damaged_tags.size(), "damaged snapshot"));
 }
 
 Result<int> fsck(const Options& o) {
@@ -40,22 +65,19 @@ Result<int> fsck(const Options& o) {
     {
         Work work("checking " + store.directory(), o.json);
         snapshot::FsckOptions options;
+        options.repair = o.repair;
+        options.wait_for_writer = TRY(parse_wait(o.wait));
         options.progress = work.progress();
         report = TRY(store.fsck(options));
     }
-    const int status = report.findings.empty() ? 0 : static_cast<int>(ErrorCode::corrupt);
     if (o.json) {
         print_json(store.directory(), report);
-        return status;
+    } else {
+        print_text(report);
     }
-    for (const auto& finding : report.findings) {
-        print_line(finding.where + ": " + finding.what);
-    }
-    print_line(count_text(report.snapshots, "snapshot") + ", " +
-               count_text(report.records, "record") + ", " +
-               count_text(report.findings.size(), "finding") + ", " +
-               count_text(report.damaged_tags.size(), "damaged snapshot"));
-    return status;
+    const bool sound = std::all_of(report.findings.begin(), report.findings.end(),
+                                   [](const auto& finding) { return finding.repaired; });
+    return sound ? 0 : static_cast<int>(ErrorCode::corrupt);
 }
 
 } // namespace
@@ -64,7 +86,11 @@ void add_store_fsck(CLI::App& parent, int& status) {
     auto o = std::make_shared<Options>();
     CLI::App* const verb =
         add_verb(parent, "fsck", "Read all of a store and compare it with its digests",
-                 "vm store fsck\nExit status 6 when something is damaged.", o->json);
+                 "vm store fsck --repair\n"
+                 "Exit status 6 when something is damaged and could not be repaired.",
+                 o->json);
+    add_flag(verb, "--repair", o->repair, "Make a lost or damaged index anew from the packs");
+    add_option(verb, "--wait", o->wait, "With --repair: seconds to wait for another writer");
     add_store_option(verb, o->store);
     on_chosen(verb, status, o->json, [o] { return fsck(*o); });
 }

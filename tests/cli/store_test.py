@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import random
 import select
 import signal
 import subprocess
@@ -120,11 +121,42 @@ class Snap(StoreTest):
 
 
 class Store(StoreTest):
+    def test_gc_gives_back_what_no_tag_needs(self):
+        self.assertEqual(self.json("store", "gc")["packsRemoved"], 0)
+        before = self.json("store", "stat")["packBytes"]
+        self.vm("snap", "rm", "a", "b", "c")
+        self.assertGreater(self.json("store", "gc", "--dry-run")["packsRemoved"], 0)
+        self.assertEqual(self.json("store", "stat")["packBytes"], before)
+        done = self.json("store", "gc")
+        self.assertEqual((done["bytesAfter"], self.json("store", "stat")["packBytes"]), (0, 0))
+        self.assertEqual(self.json("store", "fsck")["findings"], [])
+        self.assertIn("0 snapshots kept", self.vm("store", "gc").stdout.decode())
+
+    def test_gc_keeps_what_other_tags_share(self):
+        digests = {tag: self.vm("digest", tag).stdout for tag in ("a", "c")}
+        self.vm("snap", "rm", "b")
+        self.vm("store", "gc")
+        for tag, digest in digests.items():
+            self.vm("snap", "verify", tag)
+            self.assertEqual(self.vm("digest", tag).stdout, digest)
+
     def test_stat_tells_what_deduplication_saves(self):
         stat = self.json("store", "stat")
         self.assertEqual(stat["logicalBytes"], sum(entry["memory"] for entry in self.json("snap", "ls")))
         self.assertLess(stat["packBytes"], stat["logicalBytes"] / 10)
         self.assertIn("bytes a page", self.vm("store", "stat").stdout.decode())
+
+    def test_a_lost_index_is_made_anew(self):
+        digest = self.vm("digest", "a").stdout
+        index = [file for file in self.store.rglob("*") if file.is_file() and "index" in str(file)]
+        self.assertTrue(index)
+        for file in index:
+            file.unlink()
+        self.vm("store", "fsck", "--repair")
+        self.assertEqual(self.json("store", "fsck")["findings"], [])
+        self.vm("snap", "verify", "c")
+        self.assertEqual(self.vm("digest", "a").stdout, digest)
+        self.vm("restore", "c", "--until", "icount:3100000", "--save", "d")
 
     def test_a_flipped_byte_is_found_and_the_snapshots_it_touches_are_named(self):
         packs = sorted((file for file in self.store.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size)
@@ -140,9 +172,32 @@ class Store(StoreTest):
             self.vm("snap", "verify", tag)
 
     def test_no_store_is_a_clear_error(self):
-        for words in (["stat"], ["fsck"]):
+        for words in (["stat"], ["gc"], ["fsck"]):
             done = self.vm("store", *words, "--store", self.scratch / "nowhere", status=FAILED)
             self.assertIn(b"nowhere", done.stderr)
+
+
+class Killed(vm.VmTest):
+    def test_a_machine_killed_while_it_is_saved_loses_nothing_that_was_saved(self):
+        chance = random.Random(7)
+        saved = {}
+        for i in range(12):
+            process = self.start_counter(f"c{i}")
+            self.vm("save", f"c{i}", "--tag", f"kept-{i}")
+            saved[f"kept-{i}"] = self.vm("digest", f"kept-{i}").stdout
+            with self.start("save", f"c{i}", "--tag", f"cut-{i}") as save:
+                time.sleep(chance.random() * 0.05)
+                process.kill()
+                save.wait(timeout=vm.PATIENCE)
+                if save.returncode == 0:
+                    saved[f"cut-{i}"] = self.vm("digest", f"cut-{i}").stdout
+            process.wait(timeout=vm.PATIENCE)
+        for tag, digest in saved.items():
+            self.assertEqual(self.vm("digest", tag).stdout, digest)
+            self.vm("snap", "verify", tag)
+        self.vm("store", "gc")
+        self.assertEqual(self.json("store", "fsck")["findings"], [])
+        self.vm("restore", "kept-0", "--until", "seconds:1", "--save", "on")
 
 
 class Terminal(StoreTest):
@@ -204,6 +259,7 @@ class Terminal(StoreTest):
         process.stdin = None
         self.assertEqual(process.wait(timeout=vm.PATIENCE), FAILED)
         self.assertEqual(self.tags(), ["a", "b", "c"])
+        self.vm("store", "gc")
         self.assertEqual(self.json("store", "fsck")["findings"], [])
         self.vm("snap", "verify", "a")
 
@@ -214,7 +270,7 @@ class Terminal(StoreTest):
         return self.seen
 
     def test_nothing_is_shown_of_short_work_and_nothing_under_json(self):
-        for words in (["snap", "verify", "a"], ["store", "fsck"], ["snap", "show", "a", "--json"]):
+        for words in (["snap", "verify", "a"], ["store", "fsck"], ["store", "gc", "--json"]):
             self.assertEqual(self.vm(*words).stderr, b"")
 
 

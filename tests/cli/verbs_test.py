@@ -12,7 +12,7 @@ from vm import CORRUPT, FAILED, INCOMPATIBLE, USAGE
 VERBS = [
     "run", "save", "restore", "ps", "pause", "resume", "stop", "check", "host dump", "snap ls", "snap show",
     "snap diff", "snap log", "snap tag", "snap verify", "snap rm", "snap export", "snap import",
-    "store init", "store stat", "store fsck", "state decode", "state schema", "digest",
+    "store init", "store stat", "store gc", "store fsck", "store sync", "state decode", "state schema", "digest",
 ]  # fmt: skip
 
 
