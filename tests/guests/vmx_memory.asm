@@ -1,0 +1,287 @@
+; VMX around memory and the APIC: EPT with violations, misconfigurations, accessed and dirty flags and
+; page-modification logging, EPTP switching, VMCS shadowing, virtual APIC with posted interrupts, SMM with
+; L2 behind it. SDM 3C chapters 25, 26, 29, 30, 32.
+%include "common.inc"
+%include "irq.inc"
+%include "smm.inc"
+%include "vmx.inc"
+
+%define HOLE 0x7f0000           ; an L1-physical page that EPT plays with
+%define PD_ENTRY(x) (EPT_PD + ((x) >> 21) * 8)
+%define NOTES 0x600000
+%define F_R15 0
+
+main:
+    call pic_init
+    call apic_enable
+    call vmx_on
+    vmptr vmclear, VMCS_A
+    vmptr vmptrld, VMCS_A
+    call vmcs_fill
+    call ept_fill
+    call ept_tests
+    call shadow_tests
+    call apic_tests
+    call smm_tests
+    vmxoff
+    jmp finish
+
+; Identity map of the first GiB with 2 MiB pages; the one around HOLE with 4 KiB pages. RWX, write-back.
+ept_fill:
+    mov qword [abs EPT_PML4], EPT_PDPT | 7
+    mov qword [abs EPT_PDPT], EPT_PD | 7
+    mov edi, EPT_PD
+    mov rax, 0xb7
+    mov ecx, 512
+.next:
+    mov [rdi], rax
+    add rax, 0x200000
+    add rdi, 8
+    dec ecx
+    jnz .next
+    mov qword [abs PD_ENTRY(HOLE)], EPT_PT | 7
+    mov edi, EPT_PT
+    mov eax, (HOLE & ~0x1fffff) | 0x37
+    mov ecx, 512
+.small:
+    mov [rdi], rax
+    add rax, 0x1000
+    add rdi, 8
+    dec ecx
+    jnz .small
+    mov eax, 0xc0000087         ; the local APIC is in a 1 GiB page, uncached
+    mov [abs EPT_PDPT + 24], rax
+    ; The second hierarchy is the same, by its own root.
+    mov qword [abs EPT2_PML4], EPT_PDPT | 7
+    mov qword [abs EPTP_LIST], EPT_PML4 | 0x1e
+    mov qword [abs EPTP_LIST + 8], EPT2_PML4 | 0x1e
+    ret
+
+%define HOLE_ENTRY (EPT_PT + ((HOLE >> 12) & 511) * 8)
+%macro l2_reads 1
+    l2_at l2_read
+    l2_expect %1, 18
+%endmacro
+
+ept_tests:
+    set_proc(PROC_SECONDARY)
+    set_proc2(PROC2_EPT | PROC2_VPID)
+    vmw VPID, 1
+    vmw EPTP, EPT_PML4 | 0x1e   ; write-back, four levels
+    mov qword [abs HOLE], 0x77
+    l2_reads "a read through EPT"
+    check "what it read", [g_regs], 0x77
+    ; No derived structure shows: the entry changes and no INVEPT is made.
+    mov qword [abs HOLE_ENTRY], (HOLE + 0x1000) | 0x37
+    mov qword [abs HOLE + 0x1000], 0x88
+    l2_reads "a read behind a changed entry"
+    check "what that read", [g_regs], 0x88
+    mov qword [abs HOLE_ENTRY], 0
+    l2_at l2_read
+    l2_expect "EPT violation", 48
+    check_field "violation: address", X_GPA, HOLE
+    check_field "violation: linear address", X_LINEAR, HOLE
+    check_field "violation: qualification", X_QUALIFICATION, 0x181
+    mov qword [abs HOLE_ENTRY], HOLE | 0x31 ; read only
+    l2_at l2_write
+    l2_expect "EPT violation on a write", 48
+    check_field "write: qualification", X_QUALIFICATION, 0x18a
+    mov qword [abs HOLE_ENTRY], HOLE | 0x32 ; write only
+    l2_at l2_read
+    l2_expect "EPT misconfiguration", 49
+    check_field "misconfiguration: address", X_GPA, HOLE
+    mov qword [abs HOLE_ENTRY], HOLE | 0x37
+    l2_reads "it goes on"
+
+    ; Accessed and dirty, and the log.
+    vmw EPTP, EPT_PML4 | 0x5e
+    set_proc2(PROC2_EPT | PROC2_PML)
+    vmw F_PML_LOG, PML_LOG
+    vmw PML_INDEX, 511
+    l2_reads "a read with A/D"
+    mov eax, [abs HOLE_ENTRY]
+    and eax, 0x300
+    check "accessed", rax, 0x100
+    l2_at l2_write
+    l2_expect "a write with A/D", 18
+    mov eax, [abs HOLE_ENTRY]
+    and eax, 0x300
+    check "dirty", rax, 0x300
+    xor eax, eax
+    mov ecx, 511
+.find:
+    cmp qword [PML_LOG + rcx * 8], HOLE
+    sete dl
+    or al, dl
+    dec ecx
+    jns .find
+    check "logged", rax, 1
+    mov qword [abs HOLE_ENTRY], HOLE | 0x37
+    vmw PML_INDEX, 0xffff
+    l2_at l2_write
+    l2_expect "the log is full", 62
+    set_proc2(PROC2_EPT)
+    vmw EPTP, EPT_PML4 | 0x1e
+
+    ; EPTP switching.
+    set_proc2(PROC2_EPT | PROC2_VMFUNC)
+    vmw VM_FUNCTIONS, 1
+    vmw F_EPTP_LIST, EPTP_LIST
+    l2_at l2_vmfunc
+    l2_expect "vmfunc", 18
+    check_field "the other EPTP", EPTP, EPT2_PML4 | 0x1e
+    l2_at l2_vmfunc.bad
+    l2_expect "vmfunc of an entry beyond the list", 59
+    set_proc2(PROC2_EPT)
+    vmw EPTP, EPT_PML4 | 0x1e
+    ret
+
+; L2's VMREAD and VMWRITE without an exit.
+shadow_tests:
+    mov eax, [abs VMXON_REGION]
+    or eax, 1 << 31
+    mov [abs SHADOW_VMCS], eax
+    vmw LINK_POINTER, SHADOW_VMCS
+    vmw F_VMREAD_BITMAP, VMREAD_BITMAP
+    vmw F_VMWRITE_BITMAP, VMWRITE_BITMAP
+    set_proc2(PROC2_EPT | PROC2_SHADOW)
+    l2_at l2_shadow
+    l2_expect "vmwrite and vmread of a shadow VMCS", 18
+    check "what came back", [g_regs], 0x4321
+    mov byte [abs VMREAD_BITMAP + GUEST_RIP / 8], 1 << (GUEST_RIP & 7)
+    l2_at l2_shadow
+    l2_expect "vmread by the bitmap", 23
+    mov byte [abs VMREAD_BITMAP + GUEST_RIP / 8], 0
+    vmw LINK_POINTER, -1
+    set_proc2(PROC2_EPT)
+    ret
+
+; TPR shadow, virtual-interrupt delivery, posted interrupts.
+%define PROC2_APIC_REGISTERS 0x100
+%define PROC2_VID 0x200
+%define PROC2_X2APIC 0x10
+apic_tests:
+    vmw F_VAPIC, VAPIC
+    vmw TPR_THRESHOLD, 0
+    set_proc(PROC_TPR_SHADOW | PROC_SECONDARY)
+    mov dword [abs VAPIC + 0x80], 0x50
+    l2_at l2_cr8
+    l2_expect "CR8 with a TPR shadow", 18
+    check "CR8 is the virtual TPR", [g_regs], 5
+    check32 "and was written", [abs VAPIC + 0x80], 0x30
+    vmw TPR_THRESHOLD, 3
+    l2_at l2_cr8.lower
+    l2_expect "TPR below threshold", 43
+    vmw TPR_THRESHOLD, 0
+    mov dword [abs VAPIC + 0x80], 0
+    ; A virtual interrupt waits, is delivered and ends in a virtual EOI.
+    set_pin(PIN_INTR)
+    set_proc2(PROC2_EPT | PROC2_APIC_REGISTERS | PROC2_VID | PROC2_X2APIC)
+    set_proc(PROC_TPR_SHADOW | PROC_SECONDARY | PROC_MSR_BITMAPS)
+    mov dword [abs VAPIC + 0x200 + 0x20], 1 << 17 ; IRR: vector 0x51
+    vmw GUEST_INTR_STATUS, 0x51
+    set_hook 0x51, l2_handler
+    mov qword [g_regs + 15 * 8], 0
+    l2_at l2_interrupts
+    l2_expect "a virtual interrupt", 18
+    check "its handler ran", [g_regs + 15 * 8], 0x100
+    check_field "RVI and SVI", GUEST_INTR_STATUS, 0
+    ; Posted.
+    set_pin(PIN_INTR | PIN_POSTED)
+    set_exit(EXIT_ACK)
+    vmw POSTED_VECTOR, 0xf2
+    vmw F_PI_DESC, PI_DESC
+    mov qword [abs PI_DESC + 0x51 / 64 * 8], 1 << (0x51 & 63)
+    mov byte [abs PI_DESC + 32], 1
+    apic_write 0x300, 0x400f2   ; self: the notification vector
+    mov qword [g_regs + 15 * 8], 0
+    l2_at l2_interrupts
+    l2_expect "a posted interrupt", 18
+    check "was delivered", [g_regs + 15 * 8], 0x100
+    check "the notification is cleared", [abs PI_DESC + 32], 0
+    set_hook 0x51, 0
+    set_exit(0)
+    set_pin(0)
+    set_proc(PROC_SECONDARY)
+    set_proc2(PROC2_EPT)
+    ret
+
+; An SMI in L2: the handler runs outside VMX operation, RSM goes back to L2.
+smm_tests:
+    mov dword [abs NOTES], 0
+    lea rsi, [smi_handler]
+    mov ecx, smi_handler_end - smi_handler
+    call install_smi_handler
+    l2_at l2_smi
+    l2_expect "back in L2 behind the SMI", 18
+    check32 "the handler ran", [abs NOTES], 1
+    checkm "without CR4.VMXE", [abs NOTES + 4], 0x2000, 0
+    check "L2 kept its registers", [g_regs + 15 * 8], 0x5a5a
+    ret
+
+; --- L2 ---------------------------------------------------------------------------------------------
+l2_read:
+    mov rax, [abs HOLE]
+    vmcall
+l2_write:
+    mov qword [abs HOLE], 0x99
+    vmcall
+l2_vmfunc:
+    xor eax, eax
+    mov ecx, 1
+    vmfunc
+    vmcall
+.bad:
+    xor eax, eax
+    mov ecx, 512
+    vmfunc
+    vmcall
+l2_shadow:
+    mov edx, GUEST_RIP
+    mov ecx, 0x4321
+    vmwrite rdx, rcx
+    vmread rax, rdx
+    vmcall
+l2_cr8:
+    mov rax, cr8
+    mov ecx, 3
+    mov cr8, rcx
+    vmcall
+.lower:
+    mov ecx, 2
+    mov cr8, rcx
+    vmcall
+l2_interrupts:
+    sti
+    nop
+    cli
+    vmcall
+l2_handler:                     ; rdi = frame; the interrupted R15 is changed through a global
+    mov ecx, 0x80b              ; EOI
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    mov qword [rdi + F_R15], 0x100
+    ret
+l2_smi:
+    mov r15d, 0x5a5a
+    send_smi
+    nop
+    nop
+    vmcall
+
+bits 16
+align 16
+smi_handler:
+    push eax
+    push ecx
+    mov ecx, NOTES
+    inc dword [ecx]
+    mov eax, cr4
+    mov [ecx + 4], eax
+    pop ecx
+    pop eax
+    rsm
+smi_handler_end:
+bits 64
+    end_image
