@@ -2,6 +2,7 @@
 // references, and last the removal of DIR/unsynced. A crash anywhere in it is a crash before it.
 #include "snapshot/deferred.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 
@@ -80,7 +81,34 @@ Result<Reference> read_deferred(const Layout& layout, const std::string& tag) {
     return decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
 }
 
+/// Those that a reference on disk names are on disk themselves. Of the others any may be a deferred
+/// save's, also of a tag that was replaced since.
+Result<> sync_manifests(const Layout& layout) {
+    const std::vector<Digest> named = TRY(named_manifests(layout));
+    for (const std::string& name : TRY(list_directory(layout.manifests()))) {
+        const auto digest = digest_from_hex(name);
+        if (!digest || !std::binary_search(named.begin(), named.end(), *digest)) {
+            TRY(sync_path(layout.manifests() + "/" + name));
+        }
+    }
+    return sync_directory(layout.manifests());
+}
+
 } // namespace
+
+Result<std::vector<Digest>> named_manifests(const Layout& layout) {
+    std::vector<Digest> named;
+    for (const std::string& tag : TRY(list_directory(layout.refs()))) {
+        const auto bytes = TRY(read_file(layout.ref(tag), max_text_file));
+        const auto reference =
+            decode_reference({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, tag);
+        if (reference) {
+            named.push_back(reference->manifest);
+        }
+    }
+    std::sort(named.begin(), named.end());
+    return named;
+}
 
 bool deferred_counts(const Layout& layout) {
     const auto unsynced = read_unsynced(layout);
@@ -132,11 +160,8 @@ Result<> settle(const Layout& layout, const Packs& packs) {
             continue;
         }
         references.push_back(*reference);
-        if (file_exists(layout.manifest(reference->manifest))) {
-            TRY(sync_path(layout.manifest(reference->manifest)));
-        }
     }
-    TRY(sync_directory(layout.manifests()));
+    TRY(sync_manifests(layout));
     for (const Reference& reference : references) {
         TRY(write_reference(layout, reference));
         TRY(remove_file(layout.deferred(reference.tag)));

@@ -28,6 +28,9 @@ extern std::string boot_id_file;
 /// noted for earlier packs already. Failed where the host's start has no id.
 [[nodiscard]] Result<> begin_deferred(const Layout& layout, u32 first_pack);
 
+/// The manifests that references on disk name, sorted.
+[[nodiscard]] Result<std::vector<Digest>> named_manifests(const Layout& layout);
+
 /// Puts everything deferred on disk and makes it like any other snapshot. Writer only.
 [[nodiscard]] Result<> settle(const Layout& layout, const Packs& packs);
 

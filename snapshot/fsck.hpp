@@ -55,7 +55,7 @@ private:
     FsckReport report_;
     std::mutex mutex_; ///< of what the pack threads fill
     std::map<u32, std::unique_ptr<const Pack>> packs_;
-    std::unordered_map<u64, std::vector<Digest>> items_; ///< by extent; zero digest: not sound
+    std::unordered_map<u64, std::vector<Digest>> items_; ///< by extent: what they have
     std::map<u64, std::size_t> by_record_;               ///< finding of a record, by extent
     std::map<u32, std::size_t> by_pack_;
     std::map<Digest, std::size_t> by_manifest_;

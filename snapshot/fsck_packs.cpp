@@ -10,26 +10,31 @@ namespace {
 
 constexpr u32 records_per_chunk = 256;
 constexpr unsigned threads = 2;
+constexpr u64 max_level = 8; // of nodes
 
 } // namespace
 
-/// Compares a record's items with their digests. Returns what is wrong, or nothing.
+/// Notes the digests that a record's items have, whatever its list says, and compares the two.
+/// Returns what is wrong, or nothing.
 std::string Fsck::check_items(RecordBuffer& buffer, std::vector<Digest>& digests) const {
     std::string wrong;
     MapNode node;
     for (u32 slot = 0; slot < buffer.count(); ++slot) {
-        const Digest& digest = buffer.items()[slot].digest;
         const auto bytes = buffer.item(slot);
-        bool right = bytes.empty();
-        if (!right && buffer.kind() == RecordKind::nodes) {
-            const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, sizeof(u64));
-            right = level >= 1 && level <= 8 &&
-                    decode_node(bytes, digest, static_cast<unsigned>(level), fanout, node);
-        } else if (!right) {
-            right = sha256(bytes) == digest;
+        Digest& digest = digests.emplace_back();
+        if (bytes.empty()) {
+            continue; // collected
         }
-        digests.push_back(right ? digest : zero_digest);
-        if (!right && wrong.empty()) {
+        if (buffer.kind() != RecordKind::nodes) {
+            digest = sha256(bytes);
+        } else {
+            const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, sizeof(u64));
+            if (level >= 1 && level <= max_level &&
+                parse_node(bytes, static_cast<unsigned>(level), fanout, node)) {
+                digest = node_digest(static_cast<unsigned>(level), node.digests);
+            }
+        }
+        if (digest != buffer.items()[slot].digest && wrong.empty()) {
             wrong = "item " + std::to_string(slot) + " does not have its digest";
         }
     }

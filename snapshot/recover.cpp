@@ -2,6 +2,7 @@
 // deferred saves not on disk, it finds out which of them survived. Owns: that nothing which may be
 // torn is referred to or built upon: the index, which was not synced, is made again; packs and
 // snapshots that do not verify in full go.
+#include <algorithm>
 #include <cerrno>
 
 #include <unistd.h>
@@ -35,6 +36,21 @@ Result<> verify_deferred(const Store::Impl& store, const std::string& tag) {
     data.placed = TRY(store.manifest(reference.manifest));
     TRY(read_units(data.placed, *data.packs));
     return verify_memory(data, 2, {});
+}
+
+/// Manifests that came into their place before their bytes did. One that a reference names was on
+/// disk, so if it is damaged now, that is for fsck to say.
+Result<> remove_torn_manifests(const Store::Impl& store) {
+    const Layout& layout = store.layout;
+    const std::vector<Digest> named = TRY(named_manifests(layout));
+    for (const std::string& name : TRY(list_directory(layout.manifests()))) {
+        const auto digest = digest_from_hex(name);
+        if (digest && !std::binary_search(named.begin(), named.end(), *digest) &&
+            !store.manifest(*digest)) {
+            TRY(remove_file(layout.manifest(*digest)));
+        }
+    }
+    return {};
 }
 
 Result<> verify_pack(const Packs& packs, u32 id) {
@@ -71,6 +87,7 @@ Result<> Store::Impl::recover() const {
             TRY(remove_file(layout.deferred(tag)));
         }
     }
+    TRY(remove_torn_manifests(*this));
     return settle(layout, *packs);
 }
 

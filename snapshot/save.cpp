@@ -121,8 +121,8 @@ Result<> SaveJob::prepare() {
         TRY(begin_deferred(layout_, ids.empty() ? 1 : ids.back() + 1));
     }
     index_ = TRY(Index::open(layout_, packs_, sync_));
-    writer_ = std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit,
-                                           sync_);
+    writer_ =
+        std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit, sync_);
     find_base();
     for (const RegionTree& tree : trees_->regions) {
         places_.emplace_back(tree.dirty.size());

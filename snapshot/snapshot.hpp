@@ -109,7 +109,7 @@ public:
     [[nodiscard]] Result<GcReport> gc(const GcOptions& options = {});
 
     /// Puts the order in which a restore touched the snapshot's pages beside it, for the next one.
-    /// Replaces an earlier record. Not durable, and no part of the snapshot.
+    /// Replaces an earlier record. No part of the snapshot.
     [[nodiscard]] Result<> record_order(const Snapshot& snapshot, std::span<const Gfn> order);
 
     /// Reads all of the store and compares all of it with its digests.

@@ -90,7 +90,7 @@ Result<> Store::record_order(const Snapshot& snapshot, std::span<const Gfn> orde
     if (!file_exists(layout.manifest(snapshot.manifest().digest))) {
         return {}; // of another store, or gone
     }
-    return replace_file(layout.orders(), name, encode_order(order), Sync::no);
+    return replace_file(layout.orders(), name, encode_order(order));
 }
 
 } // namespace nestor::snapshot

@@ -6,6 +6,8 @@
 #include <set>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "tests/snapshot/machine.hpp"
 
@@ -84,6 +86,21 @@ public:
         begin(tag, {absent});
         end(tag, {absent}, store_.remove(tag).has_value(), true);
     }
+    /// Out as a stream and in again under another tag.
+    void copy(const std::string& from, const std::string& to) {
+        const Expectation::Values value = now_.of(from);
+        const Fd fd(::memfd_create("stream", MFD_CLOEXEC));
+        const std::vector<std::string> tags{from};
+        if (!store_.export_to(tags, fd.get())) {
+            return; // it was not saved
+        }
+        ::lseek(fd.get(), 0, SEEK_SET);
+        begin(to, value);
+        ImportOptions options;
+        options.as_tag = to;
+        options.replace = true;
+        end(to, value, store_.import_from(fd.get(), options).has_value(), true);
+    }
     void sync() {
         if (store_.sync()) {
             durable_ = now_;
@@ -101,17 +118,21 @@ public:
         rename("c", "d");
         save("e", 3, true);
         save("a", 4, true, true);
+        save("a", 5, true, true);
         save("f", 5);
         remove("b");
         remove("d");
         gc();
         save("g", 6, true);
         sync();
+        copy("f", "i");
         claim("f");
         save("f", 7, false, true);
         remove("e");
         gc();
         save("h", 2);
+        remove("f");
+        copy("i", "f");
     }
 
 private:
