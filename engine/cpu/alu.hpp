@@ -12,19 +12,17 @@ template <class T>
     cpu.lazy.result = result;
     cpu.lazy.a = a;
     cpu.lazy.b = b;
-    cpu.lazy.kind = kind;
-    cpu.lazy.bits = bits_of<T>;
+    cpu.lazy.set(kind, bits_of<T>);
 }
 template <class T>
 [[gnu::always_inline]] inline void set_lazy_logic(Cpu& cpu, T result) {
     cpu.lazy.result = result;
-    cpu.lazy.kind = FlagKind::logic;
-    cpu.lazy.bits = bits_of<T>;
+    cpu.lazy.set(FlagKind::logic, bits_of<T>);
 }
 /// Writes all six arithmetic flags.
 inline void set_all_flags(Cpu& cpu, u64 values) {
     cpu.s.rflags = (cpu.s.rflags & ~arch::rflags::arithmetic) | values;
-    cpu.lazy.kind = FlagKind::eager;
+    cpu.lazy.settle();
 }
 /// ZF, SF and PF of a result.
 template <class T>
@@ -64,21 +62,11 @@ template <Alu operation, class T, bool flags>
     }
     return r;
 }
-/// Before INC and DEC: puts CF where their kinds have it.
-[[gnu::always_inline]] inline void keep_carry(Cpu& cpu) {
-    if (cpu.lazy.kind < FlagKind::inc) {
-        cpu.lazy.b = cpu.cf() ? 1 : 0;
-    }
-}
 template <class T, bool flags>
 [[gnu::always_inline]] inline T increment(Cpu& cpu, T a) {
     const T r = static_cast<T>(a + 1);
     if constexpr (flags) {
-        keep_carry(cpu);
-        cpu.lazy.result = r;
-        cpu.lazy.a = a;
-        cpu.lazy.kind = FlagKind::inc;
-        cpu.lazy.bits = bits_of<T>;
+        cpu.lazy.set_step(FlagStep::inc, bits_of<T>, r);
     }
     return r;
 }
@@ -86,11 +74,7 @@ template <class T, bool flags>
 [[gnu::always_inline]] inline T decrement(Cpu& cpu, T a) {
     const T r = static_cast<T>(a - 1);
     if constexpr (flags) {
-        keep_carry(cpu);
-        cpu.lazy.result = r;
-        cpu.lazy.a = a;
-        cpu.lazy.kind = FlagKind::dec;
-        cpu.lazy.bits = bits_of<T>;
+        cpu.lazy.set_step(FlagStep::dec, bits_of<T>, r);
     }
     return r;
 }
@@ -150,19 +134,18 @@ template <unsigned cc>
 [[nodiscard]] inline bool condition_of(const Cpu& cpu) {
     using namespace arch;
     const LazyFlags& l = cpu.lazy;
-    const bool eager = l.kind == FlagKind::eager;
     const u64 f = cpu.s.rflags;
     bool v;
     if constexpr (cc >> 1 == 1) {
-        v = cpu.cf();
+        v = l.cf(f);
     } else if constexpr (cc >> 1 == 2) {
-        v = eager ? (f & rflags::zf) != 0 : l.result == 0;
+        v = l.zf(f);
     } else if constexpr (cc >> 1 == 3) {
-        v = cpu.cf() || (eager ? (f & rflags::zf) != 0 : l.result == 0);
+        v = l.cf(f) || l.zf(f);
     } else if constexpr (cc >> 1 == 4) {
-        v = eager ? (f & rflags::sf) != 0 : l.top(l.result);
+        v = l.sf(f);
     } else {
-        const u64 all = eager ? f : l.arithmetic();
+        const u64 all = cpu.rflags();
         const bool less = ((all & rflags::sf) != 0) != ((all & rflags::of) != 0);
         if constexpr (cc >> 1 == 0) {
             v = (all & rflags::of) != 0;

@@ -33,9 +33,6 @@ const Op* go_unlinked(Cpu& cpu, const Op* op, u64 target, unsigned slot);
 [[gnu::always_inline]] inline const Op* go_direct(Cpu& cpu, const Op* op, u64 target,
                                                   unsigned slot) {
     Block* following = cpu.block->link[slot];
-    if (following == nullptr) [[unlikely]] {
-        return go_unlinked(cpu, op, target, slot);
-    }
     const i64 left = cpu.budget - following->n;
     if (left < 0) [[unlikely]] {
         return go_unlinked(cpu, op, target, slot);

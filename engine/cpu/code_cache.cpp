@@ -21,6 +21,8 @@ const Op* op_stale(Cpu& cpu, const Op* op) {
 
 } // namespace
 
+Block nowhere{.n = Block::dead};
+
 CodeCache::CodeCache() : buckets_(std::size_t{1} << bucket_bits) {}
 
 void* CodeCache::allocate(std::size_t bytes) {

@@ -114,18 +114,18 @@ public:
     [[nodiscard]] bool nmi_deliverable() const;
 
     // --- state ----------------------------------------------------------------------------------
-    // `zero` and `s` lie next to each other: an operand slot is an offset in words from `zero`.
+    // What nearly every handler touches comes first: short offsets, few cache lines. `zero` and `s`
+    // lie next to each other: an operand slot is an offset in words from `zero`.
 
+    LazyFlags lazy;
+    i64 budget = 0;         ///< counts left, less those of the running block
+    i64 deferred = 0;       ///< counts withheld so that the chain stops (raise)
+    Block* block = nullptr; ///< the running block
+    Block** link = nullptr; ///< successor slot that the chain left through, to be filled
+    TlbArray tlb;           ///< the current view's entries
     u64 zero = 0;
     state::Cpu s;
 
-    LazyFlags lazy;
-    i64 budget = 0;          ///< counts left, less those of the running block
-    i64 deferred = 0;        ///< counts withheld so that the chain stops (raise)
-    Block* block = nullptr;  ///< the running block
-    Block** link = nullptr;  ///< successor slot that the chain left through, to be filled
-    TlbEntry* tlb = nullptr; ///< the current view's entries
-    u64 tlb_mask = 0;
     u32 attention = 0;
     Outcome outcome = Outcome::resume;
     Mode mode;
@@ -192,23 +192,17 @@ public:
     // --- flags ----------------------------------------------------------------------------------
 
     /// RFLAGS as the guest would read it.
-    [[nodiscard]] u64 rflags() const {
-        return lazy.kind == FlagKind::eager
-                   ? s.rflags
-                   : (s.rflags & ~arch::rflags::arithmetic) | lazy.arithmetic();
-    }
+    [[nodiscard]] u64 rflags() const { return lazy.settled() ? s.rflags : lazy.apply(s.rflags); }
     void materialize_flags() {
         s.rflags = rflags();
-        lazy.kind = FlagKind::eager;
+        lazy.settle();
     }
     /// Sets the arithmetic flags in `changed` to those of `values`, eagerly.
     void set_flags(u64 changed, u64 values) {
         s.rflags = (rflags() & ~changed) | (values & changed);
-        lazy.kind = FlagKind::eager;
+        lazy.settle();
     }
-    [[nodiscard]] bool cf() const {
-        return lazy.kind == FlagKind::eager ? (s.rflags & arch::rflags::cf) != 0 : lazy.cf();
-    }
+    [[nodiscard]] bool cf() const { return lazy.cf(s.rflags); }
     /// Condition code cc, 0..15 (SDM 1 appendix B).
     [[nodiscard]] bool condition(unsigned cc) const;
 
@@ -244,9 +238,9 @@ public:
     template <class T>
     [[nodiscard]] bool load_linear(const Op* op, u64 address, T& out,
                                    arch::Seg segment = arch::Seg::ds) {
-        const TlbEntry& e = tlb[(address >> page_shift) & tlb_mask];
-        if (((address + (sizeof(T) - 1)) & ~page_mask) == e.read) [[likely]] {
-            std::memcpy(&out, reinterpret_cast<const void*>(e.addend + address), sizeof(T));
+        const TlbEntry& e = tlb.at(address);
+        if (e.reads(address, sizeof(T))) [[likely]] {
+            std::memcpy(&out, e.host(address), sizeof(T));
             return true;
         }
         return load_slow(op, address, &out, sizeof(T), segment);
@@ -254,9 +248,9 @@ public:
     template <class T>
     [[nodiscard]] bool store_linear(const Op* op, u64 address, const T& value,
                                     arch::Seg segment = arch::Seg::ds) {
-        const TlbEntry& e = tlb[(address >> page_shift) & tlb_mask];
-        if (((address + (sizeof(T) - 1)) & ~page_mask) == e.write) [[likely]] {
-            std::memcpy(reinterpret_cast<void*>(e.addend + address), &value, sizeof(T));
+        const TlbEntry& e = tlb.at(address);
+        if (e.writes(address, sizeof(T))) [[likely]] {
+            std::memcpy(e.host(address), &value, sizeof(T));
             return true;
         }
         return store_slow(op, address, &value, sizeof(T), segment);
@@ -281,10 +275,9 @@ public:
         if (!linear(op, sizeof(T), Access::write, address)) {
             return false;
         }
-        const TlbEntry& e = tlb[(address >> page_shift) & tlb_mask];
-        const u64 page = (address + (sizeof(T) - 1)) & ~page_mask;
-        if (page == e.write && page == e.read) [[likely]] {
-            std::memcpy(&out, reinterpret_cast<const void*>(e.addend + address), sizeof(T));
+        const TlbEntry& e = tlb.at(address);
+        if (e.writes(address, sizeof(T)) && e.reads(address, sizeof(T))) [[likely]] {
+            std::memcpy(&out, e.host(address), sizeof(T));
             return true;
         }
         return load_for_write_slow(op, address, &out, sizeof(T), operand_segment(op));
@@ -490,9 +483,8 @@ public:
         if (e.rip != rip || e.block->mode != mode.key) {
             return nullptr;
         }
-        const TlbEntry& t = tlb[(rip >> page_shift) & tlb_mask];
-        if (t.exec != (rip & ~page_mask) ||
-            t.addend + rip != reinterpret_cast<u64>(e.block->host)) {
+        const TlbEntry& t = tlb.at(rip);
+        if (!t.executes(rip) || t.host(rip) != e.block->host) {
             return nullptr;
         }
         return e.block;

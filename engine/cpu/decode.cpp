@@ -11,6 +11,7 @@
 #include "engine/cpu/cpu.hpp"
 #include "engine/cpu/emit.hpp"
 #include "engine/cpu/package.hpp"
+#include "engine/cpu/pairs.hpp"
 
 namespace nestor::cpu {
 
@@ -35,7 +36,7 @@ const Op* op_undefined(Cpu& cpu, const Op* op) { return cpu.raise(op, arch::Exce
 const Op* op_block_end(Cpu& cpu, const Op* op) {
     cpu.s.rip = cpu.truncate_rip(cpu.s.rip + op->offset);
     cpu.link = cpu.mode.has(Mode::flat_code) ? &cpu.block->link[1] : nullptr;
-    if (cpu.link != nullptr && *cpu.link != nullptr && op->imm != 0) {
+    if (cpu.link != nullptr && op->imm != 0) {
         Block* following = *cpu.link;
         cpu.link = nullptr;
         if (following->n != Block::dead) {
@@ -201,6 +202,12 @@ void Emit::set_memory(unsigned i) {
     op.ea = bits;
 }
 
+bool Emit::sums_or_misses() const {
+    const arch::Seg segment = Cpu::operand_segment(&op);
+    return mode.has(Mode::flat_data) && !mode.has(Mode::long_mode) && d.insn.address_width == 32 &&
+           (segment == arch::Seg::ds || segment == arch::Seg::es || segment == arch::Seg::ss);
+}
+
 struct Decoder::Scratch {
     std::array<ZydisDecoder, 5> decoders;
     std::array<Decoded, max_block_ops> decoded;
@@ -324,6 +331,9 @@ Decoder::Status Decoder::decode(const FetchWindow& window, Mode mode, const Feat
         offset += op.len;
         ends = e.ends_block;
         ++emitted;
+    }
+    if (!exact) {
+        pair_up({s.ops.data(), emitted});
     }
     Op& end = s.ops[emitted];
     end = Op{};

@@ -41,6 +41,10 @@ struct Emit {
     [[nodiscard]] bool is_imm(unsigned i) const {
         return d.operands[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     }
+    /// Whether a memory operand that needs segmentation (ea::general) may still try the fast path:
+    /// in flat protected mode its linear address is the plain sum or, where the sum leaves 32 bits,
+    /// one that no TLB entry has. Not in IA-32e mode, whose TLB also has addresses beyond 4 GiB.
+    [[nodiscard]] bool sums_or_misses() const;
     /// Operand size in bytes of operand i.
     [[nodiscard]] unsigned size(unsigned i) const { return d.operands[i].size / 8u; }
     /// Fills base, index, ea and disp from memory operand i. True always, so that emitters chain.

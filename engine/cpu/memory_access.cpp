@@ -113,9 +113,9 @@ void Cpu::fill_tlb(u64 address, const Translation& t, bool user, bool implicit) 
 bool Cpu::locate_one(u64 address, Access kind, bool implicit, Piece& piece) {
     const bool user = cpl == 3 && !implicit;
     if (!implicit && view != TlbView::checked) {
-        const TlbEntry& e = tlb[(address >> page_shift) & tlb_mask];
-        if (e.read == (address & ~page_mask) && kind == Access::read) {
-            piece.host = reinterpret_cast<u8*>(e.addend + address);
+        const TlbEntry& e = tlb.at(address);
+        if (e.reads(address, 1) && kind == Access::read) {
+            piece.host = e.host(address);
             return true; // reads need neither the physical address nor the state byte
         }
     }
@@ -322,9 +322,9 @@ bool Cpu::probe_write(const Op* op, u64 address, unsigned size, Seg segment) {
 
 bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
     // The supervisor view's rights are those of an implicit access: SMAP without AC's excuse.
-    const TlbEntry& e = tlb_storage.view(TlbView::supervisor)[(address >> page_shift) & tlb_mask];
-    if (((address + size - 1) & ~page_mask) == e.read) {
-        std::memcpy(out, reinterpret_cast<const void*>(e.addend + address), size);
+    const TlbEntry& e = tlb_storage.view(TlbView::supervisor).at(address);
+    if (e.reads(address, size)) {
+        std::memcpy(out, e.host(address), size);
         return true;
     }
     Pieces pieces;

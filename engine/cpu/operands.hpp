@@ -1,9 +1,11 @@
 // How integer handlers reach their operands: register or memory, fast or through the slow path.
 //
-// A handler is a template over an operand size T and a Body. The Body computes and never stops;
-// what can stop is the access, and that happens before the Body runs or, for a store, is undone.
-// The fast path must keep no local in memory: a handler whose locals have addresses would call the
-// next handler instead of jumping to it. So slow paths are functions of their own.
+// An instruction is a template over an operand size T and a Body. The Body computes and never
+// stops; what can stop is the access, and that happens before the Body runs or, for a store, is
+// undone. How the operand is reached makes a Step of it, and a Step a handler: `run` does all of
+// the instruction or, where the slow path must decide, nothing; `slow` is the handler that does it
+// then. The fast path must keep no local in memory: a handler whose locals have addresses would
+// call the next handler instead of jumping to it. So slow paths are functions of their own.
 #pragma once
 
 #include <type_traits>
@@ -22,7 +24,7 @@ using Signed = std::make_signed_t<T>;
 // --------------------------------------------------------------------------------
 
 /// How a handler forms its address: base and displacement only, or with an index. Operands that
-/// need more (ea::general) get the slow handler when they are emitted.
+/// need more get the slow handler when they are emitted.
 enum class Ea : u8 { base, indexed };
 
 template <Ea form>
@@ -33,28 +35,6 @@ template <Ea form>
     } else {
         return address;
     }
-}
-
-/// Host address for a read of T at a linear address, or false when the slow path decides.
-template <class T>
-[[gnu::always_inline]] inline bool fast_read(const Cpu& cpu, u64 address, const u8*& host) {
-    const TlbEntry& e = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-    host = reinterpret_cast<const u8*>(e.addend + address);
-    return ((address + (sizeof(T) - 1)) & ~page_mask) == e.read;
-}
-template <class T>
-[[gnu::always_inline]] inline bool fast_write(const Cpu& cpu, u64 address, u8*& host) {
-    const TlbEntry& e = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-    host = reinterpret_cast<u8*>(e.addend + address);
-    return ((address + (sizeof(T) - 1)) & ~page_mask) == e.write;
-}
-/// Both rights.
-template <class T>
-[[gnu::always_inline]] inline bool fast_modify(const Cpu& cpu, u64 address, u8*& host) {
-    const TlbEntry& e = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-    const u64 page = (address + (sizeof(T) - 1)) & ~page_mask;
-    host = reinterpret_cast<u8*>(e.addend + address);
-    return page == e.write && page == e.read;
 }
 [[gnu::always_inline]] inline bool is_general(const Op* op) { return (op->ea & ea::general) != 0; }
 
@@ -85,8 +65,31 @@ private:
     LazyFlags lazy_;
 };
 
-// --- read: `void` or `bool` Body::run(cpu, op, T value); false: `event` holds the fault
-// -----------
+// --- steps and handlers
+// ---------------------------------------------------------------------------
+
+template <class Step>
+const Op* handler(Cpu& cpu, const Op* op) {
+    if (!Step::run(cpu, op)) [[unlikely]] {
+        return Step::slow(cpu, op);
+    }
+    return next(cpu, op);
+}
+/// Handler of an instruction that `body` does as a whole; false: outcome says why it stopped. The
+/// body must be noinline, see above.
+template <bool (*body)(Cpu&, const Op*)>
+[[gnu::noinline]] const Op* whole(Cpu& cpu, const Op* op) {
+    if (!body(cpu, op)) [[unlikely]] {
+        return cpu.abandon(op);
+    }
+    return next(cpu, op);
+}
+/// Where a Step without memory operand stops, its Body has said why.
+struct RegisterStep {
+    static const Op* slow(Cpu& cpu, const Op* op) { return cpu.abandon(op); }
+};
+
+// Read: `void` or `bool` Body::run(cpu, op, T value); false: `event` holds the fault.
 
 template <class T, class Body>
 [[gnu::always_inline]] inline bool run_read(Cpu& cpu, const Op* op, T v) {
@@ -99,77 +102,69 @@ template <class T, class Body>
 }
 /// The operand is the register op->src.
 template <class T, class Body>
-const Op* read_reg(Cpu& cpu, const Op* op) {
-    if (!run_read<T, Body>(cpu, op, cpu.reg<T>(op->src))) [[unlikely]] {
-        return cpu.abandon(op);
+struct ReadReg : RegisterStep {
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        return run_read<T, Body>(cpu, op, cpu.reg<T>(op->src));
     }
-    return next(cpu, op);
-}
+};
 template <class T, class Body>
-[[gnu::noinline]] bool read_slow_body(Cpu& cpu, const Op* op) {
+[[gnu::noinline]] bool read_whole(Cpu& cpu, const Op* op) {
     T v;
     return cpu.load(op, v) && run_read<T, Body>(cpu, op, v);
 }
-template <class T, class Body>
-[[gnu::noinline]] const Op* read_slow(Cpu& cpu, const Op* op) {
-    if (!read_slow_body<T, Body>(cpu, op)) [[unlikely]] {
-        return cpu.abandon(op);
-    }
-    return next(cpu, op);
-}
 template <class T, class Body, Ea form>
-const Op* read_mem(Cpu& cpu, const Op* op) {
-    const u8* host;
-    if (!fast_read<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
-        return read_slow<T, Body>(cpu, op);
+struct ReadMem {
+    static constexpr OpFn slow = whole<read_whole<T, Body>>;
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        const u64 address = fast_address<form>(cpu, op);
+        const TlbEntry& e = cpu.tlb.at(address);
+        if (!e.reads(address, sizeof(T))) [[unlikely]] {
+            return false;
+        }
+        return run_read<T, Body>(cpu, op, host_load<T>(e.host(address)));
     }
-    if (!run_read<T, Body>(cpu, op, host_load<T>(host))) [[unlikely]] {
-        return cpu.abandon(op);
-    }
-    return next(cpu, op);
-}
+};
 
-// --- write: T Body::run(cpu, op)
-// -------------------------------------------------------------------
+// Write: T Body::run(cpu, op).
 
 /// The operand is the register op->dst.
 template <class T, class Body>
-const Op* write_reg(Cpu& cpu, const Op* op) {
-    cpu.set_reg<T>(op->dst, Body::run(cpu, op));
-    return next(cpu, op);
-}
+struct WriteReg : RegisterStep {
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        cpu.set_reg<T>(op->dst, Body::run(cpu, op));
+        return true;
+    }
+};
 template <class T, class Body>
-[[gnu::noinline]] bool write_slow_body(Cpu& cpu, const Op* op) {
+[[gnu::noinline]] bool write_whole(Cpu& cpu, const Op* op) {
     return cpu.store<T>(op, Body::run(cpu, op));
 }
-template <class T, class Body>
-[[gnu::noinline]] const Op* write_slow(Cpu& cpu, const Op* op) {
-    if (!write_slow_body<T, Body>(cpu, op)) [[unlikely]] {
-        return cpu.abandon(op);
-    }
-    return next(cpu, op);
-}
 template <class T, class Body, Ea form>
-const Op* write_mem(Cpu& cpu, const Op* op) {
-    u8* host;
-    if (!fast_write<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
-        return write_slow<T, Body>(cpu, op);
+struct WriteMem {
+    static constexpr OpFn slow = whole<write_whole<T, Body>>;
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        const u64 address = fast_address<form>(cpu, op);
+        const TlbEntry& e = cpu.tlb.at(address);
+        if (!e.writes(address, sizeof(T))) [[unlikely]] {
+            return false;
+        }
+        host_store<T>(e.host(address), Body::run(cpu, op));
+        return true;
     }
-    host_store<T>(host, Body::run(cpu, op));
-    return next(cpu, op);
-}
+};
 
-// --- modify: T Body::run(cpu, op, T value); may change other registers and flags
-// --------------------
+// Modify: T Body::run(cpu, op, T value); may change other registers and flags.
 
 /// The operand is the register op->dst, written last.
 template <class T, class Body>
-const Op* modify_reg(Cpu& cpu, const Op* op) {
-    cpu.set_reg<T>(op->dst, Body::run(cpu, op, cpu.reg<T>(op->dst)));
-    return next(cpu, op);
-}
+struct ModifyReg : RegisterStep {
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        cpu.set_reg<T>(op->dst, Body::run(cpu, op, cpu.reg<T>(op->dst)));
+        return true;
+    }
+};
 template <class T, class Body>
-[[gnu::noinline]] bool modify_slow_body(Cpu& cpu, const Op* op) {
+[[gnu::noinline]] bool modify_whole(Cpu& cpu, const Op* op) {
     u64 address;
     T v;
     if (!cpu.load_for_write(op, address, v)) {
@@ -183,32 +178,20 @@ template <class T, class Body>
     }
     return true;
 }
-template <class T, class Body>
-[[gnu::noinline]] const Op* modify_slow(Cpu& cpu, const Op* op) {
-    if (!modify_slow_body<T, Body>(cpu, op)) [[unlikely]] {
-        return cpu.abandon(op);
-    }
-    return next(cpu, op);
-}
 template <class T, class Body, Ea form>
-const Op* modify_mem(Cpu& cpu, const Op* op) {
-    u8* host;
-    if (!fast_modify<T>(cpu, fast_address<form>(cpu, op), host)) [[unlikely]] {
-        return modify_slow<T, Body>(cpu, op);
+struct ModifyMem {
+    static constexpr OpFn slow = whole<modify_whole<T, Body>>;
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        const u64 address = fast_address<form>(cpu, op);
+        const TlbEntry& e = cpu.tlb.at(address);
+        if (!e.writes(address, sizeof(T)) || !e.reads(address, sizeof(T))) [[unlikely]] {
+            return false;
+        }
+        u8* host = e.host(address);
+        host_store<T>(host, Body::run(cpu, op, host_load<T>(host)));
+        return true;
     }
-    host_store<T>(host, Body::run(cpu, op, host_load<T>(host)));
-    return next(cpu, op);
-}
-
-/// Handler of an instruction that `body` does as a whole; false: outcome says why it stopped. The
-/// body must be noinline, see above.
-template <bool (*body)(Cpu&, const Op*)>
-const Op* whole(Cpu& cpu, const Op* op) {
-    if (!body(cpu, op)) [[unlikely]] {
-        return cpu.abandon(op);
-    }
-    return next(cpu, op);
-}
+};
 
 // --- emitting
 // ---------------------------------------------------------------------------------------
@@ -219,52 +202,42 @@ const Op* whole(Cpu& cpu, const Op* op) {
 /// The immediate operand, sign-extended to 64 bits where the instruction does so.
 [[nodiscard]] inline u64 imm_of(const Emit& e, unsigned i) { return e.operand(i).imm.value.u; }
 
-/// Chooses by the memory operand's form. `hot` instructions have a handler for addresses without an
-/// index; for the others the general kind will do.
-[[nodiscard]] inline OpFn by_address(const Op& op, OpFn slow, OpFn base, OpFn indexed) {
-    if (is_general(&op)) {
-        return slow;
+/// Operand i in memory or in the register that `field` of the Op names. `Base` and `Indexed` are
+/// the Steps for addresses without and with an index; they may be the same.
+template <class Register, class Base, class Indexed>
+bool emit_operand(Emit& e, unsigned i, u8 Op::* field) {
+    if (!e.is_mem(i)) {
+        e.op.*field = reg_of(e, i);
+        e.op.fn = handler<Register>;
+        return true;
     }
-    return op.index == Cpu::zero_slot ? base : indexed;
-}
-template <class T, class Body, bool hot = false>
-bool emit_read(Emit& e, unsigned i) {
-    if (e.is_mem(i)) {
-        e.set_memory(i);
-        constexpr Ea base = hot ? Ea::base : Ea::indexed;
-        e.op.fn = by_address(e.op, read_slow<T, Body>, read_mem<T, Body, base>,
-                             read_mem<T, Body, Ea::indexed>);
+    e.set_memory(i);
+    if (is_general(&e.op) && !e.sums_or_misses()) {
+        e.op.fn = Base::slow;
     } else {
-        e.op.src = reg_of(e, i);
-        e.op.fn = read_reg<T, Body>;
+        e.op.fn = e.op.index == Cpu::zero_slot ? handler<Base> : handler<Indexed>;
     }
     return true;
+}
+/// `hot` instructions have a handler for addresses without an index; for the others the general
+/// kind will do.
+template <bool hot>
+inline constexpr Ea without_index = hot ? Ea::base : Ea::indexed;
+
+template <class T, class Body, bool hot = false>
+bool emit_read(Emit& e, unsigned i) {
+    return emit_operand<ReadReg<T, Body>, ReadMem<T, Body, without_index<hot>>,
+                        ReadMem<T, Body, Ea::indexed>>(e, i, &Op::src);
 }
 template <class T, class Body, bool hot = false>
 bool emit_write(Emit& e, unsigned i) {
-    if (e.is_mem(i)) {
-        e.set_memory(i);
-        constexpr Ea base = hot ? Ea::base : Ea::indexed;
-        e.op.fn = by_address(e.op, write_slow<T, Body>, write_mem<T, Body, base>,
-                             write_mem<T, Body, Ea::indexed>);
-    } else {
-        e.op.dst = reg_of(e, i);
-        e.op.fn = write_reg<T, Body>;
-    }
-    return true;
+    return emit_operand<WriteReg<T, Body>, WriteMem<T, Body, without_index<hot>>,
+                        WriteMem<T, Body, Ea::indexed>>(e, i, &Op::dst);
 }
 template <class T, class Body, bool hot = false>
 bool emit_modify(Emit& e, unsigned i) {
-    if (e.is_mem(i)) {
-        e.set_memory(i);
-        constexpr Ea base = hot ? Ea::base : Ea::indexed;
-        e.op.fn = by_address(e.op, modify_slow<T, Body>, modify_mem<T, Body, base>,
-                             modify_mem<T, Body, Ea::indexed>);
-    } else {
-        e.op.dst = reg_of(e, i);
-        e.op.fn = modify_reg<T, Body>;
-    }
-    return true;
+    return emit_operand<ModifyReg<T, Body>, ModifyMem<T, Body, without_index<hot>>,
+                        ModifyMem<T, Body, Ea::indexed>>(e, i, &Op::dst);
 }
 
 /// Calls f with a value of the unsigned type of `size` bytes.

@@ -45,8 +45,7 @@ const Op* go_unlinked(Cpu& cpu, const Op* op, u64 target, unsigned slot) {
         return slot == taken_slot ? go(cpu, op, target) : go_checked(cpu, op, target);
     }
     Block** link = &cpu.block->link[slot];
-    if (*link == nullptr || (*link)->n == Block::dead) {
-        *link = nullptr;
+    if ((*link)->n == Block::dead) {
         cpu.link = link;
     }
     return cpu.leave_to(op, target);

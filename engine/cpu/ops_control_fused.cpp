@@ -25,19 +25,19 @@ template <Alu operation, class T, Form form, Ea address>
 constexpr OpFn plain_handler() {
     switch (form) {
     case Form::reg_reg:
-        return read_reg<T, CompareReg<operation, T, true>>;
+        return handler<ReadReg<T, CompareReg<operation, T, true>>>;
     case Form::reg_imm:
-        return read_reg<T, CompareImm<operation, T, true>>;
+        return handler<ReadReg<T, CompareImm<operation, T, true>>>;
     case Form::mem_reg:
-        return read_mem<T, CompareReg<operation, T, true>, address>;
+        return handler<ReadMem<T, CompareReg<operation, T, true>, address>>;
     case Form::mem_imm:
-        return read_mem<T, CompareImm<operation, T, true>, address>;
+        return handler<ReadMem<T, CompareImm<operation, T, true>, address>>;
     case Form::reg_mem:
-        return read_mem<T, CompareLoad<operation, T, true>, address>;
+        return handler<ReadMem<T, CompareLoad<operation, T, true>, address>>;
     case Form::to_reg:
-        return modify_reg<T, AluReg<operation, T, true>>;
+        return handler<ModifyReg<T, AluReg<operation, T, true>>>;
     default:
-        return modify_reg<T, AluImm<operation, T, true>>;
+        return handler<ModifyReg<T, AluImm<operation, T, true>>>;
     }
 }
 
@@ -79,11 +79,12 @@ template <Alu operation, class T, Form form, Ea address, unsigned cc>
 const Op* fused(Cpu& cpu, const Op* op) {
     T memory = 0;
     if constexpr (form == Form::mem_reg || form == Form::mem_imm || form == Form::reg_mem) {
-        const u8* host;
-        if (!fast_read<T>(cpu, fast_address<address>(cpu, op), host)) [[unlikely]] {
+        const u64 linear = fast_address<address>(cpu, op);
+        const TlbEntry& e = cpu.tlb.at(linear);
+        if (!e.reads(linear, sizeof(T))) [[unlikely]] {
             return plain_handler<operation, T, form, address>()(cpu, op);
         }
-        memory = host_load<T>(host);
+        memory = host_load<T>(e.host(linear));
     }
     const T imm = static_cast<T>(op->imm);
     T a;
@@ -168,9 +169,9 @@ constexpr Fusion step_fusion() {
         }
     };
     if constexpr (up) {
-        return {modify_reg<T, Inc<T, true>>, for_conditions(make)};
+        return {handler<ModifyReg<T, Inc<T, true>>>, for_conditions(make)};
     } else {
-        return {modify_reg<T, Dec<T, true>>, for_conditions(make)};
+        return {handler<ModifyReg<T, Dec<T, true>>>, for_conditions(make)};
     }
 }
 

@@ -21,7 +21,7 @@ void set_rflags(Cpu& cpu, u64 changed, u64 values) {
         values &= ~rflags::rf;
     }
     cpu.s.rflags = (cpu.rflags() & ~changed) | (values & changed) | rflags::fixed1;
-    cpu.lazy.kind = FlagKind::eager;
+    cpu.lazy.settle();
 }
 
 u64 iopl(const Cpu& cpu) { return (cpu.s.rflags & rflags::iopl) >> 12; }

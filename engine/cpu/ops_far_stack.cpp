@@ -31,9 +31,9 @@ bool Frame::write(const Site& site, u8 level) const {
     const u64 lowest = linear(offset(count_ - 1));
     const bool contiguous = linear(offset(0)) - lowest == size - width_;
     if (contiguous) {
-        const TlbEntry& e = cpu.tlb[(lowest >> page_shift) & cpu.tlb_mask];
-        if ((lowest & ~page_mask) == e.write && ((lowest + size - 1) & ~page_mask) == e.write) {
-            std::memcpy(reinterpret_cast<void*>(e.addend + lowest), bytes, size);
+        const TlbEntry& e = cpu.tlb.at(lowest);
+        if (e.writes(lowest, size)) {
+            std::memcpy(e.host(lowest), bytes, size);
             return true;
         }
     }
@@ -59,9 +59,9 @@ bool Popper::pop(u64& value) {
     if (!cpu_.segment_access(Seg::ss, sp_ & mask_, width_, Access::read, address)) {
         return false;
     }
-    const TlbEntry& e = cpu_.tlb[(address >> page_shift) & cpu_.tlb_mask];
-    if (((address + width_ - 1) & ~page_mask) == e.read) {
-        std::memcpy(&value, reinterpret_cast<const void*>(e.addend + address), width_);
+    const TlbEntry& e = cpu_.tlb.at(address);
+    if (e.reads(address, width_)) {
+        std::memcpy(&value, e.host(address), width_);
     } else if (!cpu_.load_slow(op_, address, &value, width_, Seg::ss)) {
         return false;
     }

@@ -87,10 +87,9 @@ template <BitTest kind, class T, bool flags>
         bit_test<kind, T, flags>(cpu, v, index & (bits_of<T> - 1));
         return true;
     } else {
-        const TlbEntry& e = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-        const u64 page = (address + (sizeof(T) - 1)) & ~page_mask;
-        if (page == e.write && page == e.read) {
-            v = host_load<T>(reinterpret_cast<const u8*>(e.addend + address));
+        const TlbEntry& e = cpu.tlb.at(address);
+        if (e.writes(address, sizeof(T)) && e.reads(address, sizeof(T))) {
+            v = host_load<T>(e.host(address));
         } else if (!cpu.load_for_write_slow(op, address, &v, sizeof v, segment)) {
             return false;
         }
@@ -119,7 +118,7 @@ bool emit_bit_test(Emit& e) {
             e.op.src = reg_of(e, 1);
             if (!e.is_mem(0)) {
                 if constexpr (kind == BitTest::test) {
-                    e.op.dst = e.op.src; // read_reg uses src for the operand
+                    e.op.dst = e.op.src; // ReadReg has the operand in src
                     return emit_read<T, BitTestReg<T, live>>(e, 0);
                 } else {
                     return emit_modify<T, BitReg<kind, T, live>>(e, 0);

@@ -109,7 +109,7 @@ bool emit_exchange(Emit& e) {
             using T = decltype(t);
             e.op.src = Emit::reg_offset(ZYDIS_REGISTER_RAX);
             e.op.dst = Emit::reg_offset(ZYDIS_REGISTER_R8);
-            e.op.fn = modify_reg<T, Exchange<T>>;
+            e.op.fn = handler<ModifyReg<T, Exchange<T>>>;
             return true;
         });
     case ZYDIS_MNEMONIC_XADD:

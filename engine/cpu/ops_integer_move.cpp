@@ -1,37 +1,15 @@
 // MOV and its relatives: MOVZX, MOVSX, MOVSXD, MOVBE, MOVNTI, LEA, CMOVcc, SETcc, BSWAP, the CBW
 // family, XLAT (SDM 2A, 2B). Moves of segment, control and debug registers are system's.
 #include "engine/cpu/alu.hpp"
+#include "engine/cpu/move.hpp"
 #include "engine/cpu/ops_integer.hpp"
 
 namespace nestor::cpu {
 namespace {
 
-template <class T>
-struct LoadReg {
-    static void run(Cpu& cpu, const Op* op, T v) { cpu.set_reg<T>(op->dst, v); }
-};
-template <class T>
-struct StoreReg {
-    static T run(Cpu& cpu, const Op* op) { return cpu.reg<T>(op->src); }
-};
-template <class T>
-struct StoreImm {
-    static T run(Cpu&, const Op* op) { return static_cast<T>(op->imm); }
-};
 struct StoreImm64 {
     static u64 run(Cpu&, const Op* op) { return op->aux; }
 };
-template <class From, class To>
-struct ZeroExtend {
-    static void run(Cpu& cpu, const Op* op, From v) { cpu.set_reg<To>(op->dst, v); }
-};
-template <class From, class To>
-struct SignExtend {
-    static void run(Cpu& cpu, const Op* op, From v) {
-        cpu.set_reg<To>(op->dst, static_cast<To>(static_cast<Signed<From>>(v)));
-    }
-};
-
 template <class T>
 T byte_swap(T v) {
     if constexpr (sizeof(T) == 2) {
@@ -152,19 +130,6 @@ const Op* op_lea(Cpu& cpu, const Op* op) {
     cpu.set_reg<T>(op->dst, static_cast<T>(cpu.offset_of(op)));
     return next(cpu, op);
 }
-/// No truncation to the address size.
-template <class T>
-const Op* op_lea_plain(Cpu& cpu, const Op* op) {
-    cpu.set_reg<T>(op->dst, static_cast<T>(fast_address<Ea::indexed>(cpu, op)));
-    return next(cpu, op);
-}
-/// Base and displacement only.
-template <class T>
-const Op* op_lea_base(Cpu& cpu, const Op* op) {
-    cpu.set_reg<T>(
-        op->dst, static_cast<T>(cpu.slot(op->base) + static_cast<u64>(static_cast<i64>(op->disp))));
-    return next(cpu, op);
-}
 bool emit_lea(Emit& e) {
     e.op.dst = reg_of(e, 0);
     e.set_memory(1);
@@ -172,8 +137,8 @@ bool emit_lea(Emit& e) {
     return by_wide_size(e.size(0), [&](auto t) {
         using T = decltype(t);
         e.op.fn = truncates                      ? op_lea<T>
-                  : e.op.index == Cpu::zero_slot ? op_lea_base<T>
-                                                 : op_lea_plain<T>;
+                  : e.op.index == Cpu::zero_slot ? handler<Lea<T, Ea::base>>
+                                                 : handler<Lea<T, Ea::indexed>>;
         return true;
     });
 }

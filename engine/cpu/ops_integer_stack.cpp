@@ -169,14 +169,11 @@ template <class T>
     cpu.set_reg<T>(rbp_offset, frame);
     return true;
 }
-const Op* leave_frame_slow(Cpu& cpu, const Op* op) { return whole<leave_frame<u64>>(cpu, op); }
 const Op* op_leave64(Cpu& cpu, const Op* op) {
-    const u8* host;
     const u64 frame = cpu.s.gpr[5];
-    if (!fast_read<u64>(cpu, frame, host)) [[unlikely]] {
-        return leave_frame_slow(cpu, op);
+    if (!fast_load(cpu, frame, cpu.s.gpr[5])) [[unlikely]] {
+        return whole<leave_frame<u64>>(cpu, op);
     }
-    cpu.s.gpr[5] = host_load<u64>(host);
     cpu.s.gpr[4] = frame + 8;
     return next(cpu, op);
 }

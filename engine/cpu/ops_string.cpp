@@ -126,11 +126,11 @@ u64 reach(Cpu& cpu, Seg segment, u64 offset, u64 mask, bool down, u64 n, u8*& ho
             return 0; // the elements before the limit go one by one
         }
     }
-    const TlbEntry& e = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-    if ((kind == Access::write ? e.write : e.read) != (address & ~page_mask)) {
+    const TlbEntry& e = cpu.tlb.at(address);
+    if (!(kind == Access::write ? e.writes(address, 1) : e.reads(address, 1))) {
         return 0;
     }
-    host = reinterpret_cast<u8*>(e.addend + address);
+    host = e.host(address);
     return n;
 }
 

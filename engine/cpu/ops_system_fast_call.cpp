@@ -66,7 +66,7 @@ const Op* op_sysret(Cpu& cpu, const Op* op) {
         return cpu.raise(op, Exception::gp);
     }
     cpu.s.rflags = (cpu.gpr(Gpr::r11) & 0x3c7fd7) | rflags::fixed1;
-    cpu.lazy.kind = FlagKind::eager;
+    cpu.lazy.settle();
     const u16 selector = static_cast<u16>(cpu.s.star >> 48);
     load(cpu, static_cast<u16>(wide ? selector + 16 : selector), static_cast<u16>(selector + 8), 3,
          wide);

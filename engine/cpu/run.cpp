@@ -39,7 +39,6 @@ Cpu::Cpu(Package& p, unsigned i, unsigned tlb_entries)
 Cpu::~Cpu() { package.detach(this); }
 
 void Cpu::forget_jumps() {
-    static Block nowhere;
     for (unsigned i = 0; i < jump_cache_entries; ++i) {
         jump_cache_[i] = {~u64{0}, &nowhere};
     }
@@ -52,7 +51,7 @@ void Cpu::rehydrate() {
 }
 
 void Cpu::transition() {
-    lazy.kind = FlagKind::eager;
+    lazy.settle();
     attention = 0;
     shadow_fresh = false;
     alone_ = false;
@@ -111,6 +110,7 @@ Cpu::Stop Cpu::run(u64 count, u64 instructions) {
         // boundary there.
         const u64 timer = counts_until_preemption(*this);
         limit_ = timer == 0 ? instructions - used_ : std::min(instructions - used_, timer);
+        limit_ = std::min<u64>(limit_, Block::dead - 1); // no budget covers a dead block
         budget = static_cast<i64>(limit_);
         deferred = 0;
         link = nullptr;
@@ -459,10 +459,10 @@ Block* Cpu::find_block(bool exact) {
     if (!fetch_linear(linear)) {
         return nullptr;
     }
-    const TlbEntry& e = tlb[(linear >> page_shift) & tlb_mask];
+    const TlbEntry& e = tlb.at(linear);
     const u8* host = nullptr;
-    if (e.exec == (linear & ~page_mask)) {
-        host = reinterpret_cast<const u8*>(e.addend + linear);
+    if (e.executes(linear)) {
+        host = e.host(linear);
     } else {
         Translation t;
         if (!translate(linear, Access::exec, cpl == 3, false, t)) {

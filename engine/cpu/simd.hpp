@@ -77,10 +77,9 @@ struct Bounce {
 }
 /// Host pointer for `size` bytes if the TLB allows the access there, else null.
 [[gnu::always_inline]] inline u8* in_place(Cpu& cpu, u64 address, unsigned size, Access kind) {
-    const TlbEntry& t = cpu.tlb[(address >> page_shift) & cpu.tlb_mask];
-    const u64 tag = kind == Access::write ? t.write : t.read;
-    return ((address + (size - 1)) & ~page_mask) == tag ? reinterpret_cast<u8*>(t.addend + address)
-                                                        : nullptr;
+    const TlbEntry& t = cpu.tlb.at(address);
+    const bool hit = kind == Access::write ? t.writes(address, size) : t.reads(address, size);
+    return hit ? t.host(address) : nullptr;
 }
 
 // Parts of emit_simd, in this order. False: not theirs.

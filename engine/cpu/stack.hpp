@@ -60,21 +60,24 @@ template <class T>
 /// 64-bit mode: the push that needs no slow path. False: nothing happened.
 [[gnu::always_inline]] inline bool fast_push(Cpu& cpu, u64 value) {
     const u64 address = cpu.s.gpr[4] - 8;
-    u8* host;
-    if (!fast_write<u64>(cpu, address, host)) [[unlikely]] {
+    const TlbEntry& e = cpu.tlb.at(address);
+    if (!e.writes(address, sizeof value)) [[unlikely]] {
         return false;
     }
-    host_store(host, value);
+    host_store(e.host(address), value);
     cpu.s.gpr[4] = address;
     return true;
 }
-[[gnu::always_inline]] inline bool fast_peek(Cpu& cpu, u64& value) {
-    const u8* host;
-    if (!fast_read<u64>(cpu, cpu.s.gpr[4], host)) [[unlikely]] {
+[[gnu::always_inline]] inline bool fast_load(const Cpu& cpu, u64 address, u64& value) {
+    const TlbEntry& e = cpu.tlb.at(address);
+    if (!e.reads(address, sizeof value)) [[unlikely]] {
         return false;
     }
-    value = host_load<u64>(host);
+    value = host_load<u64>(e.host(address));
     return true;
+}
+[[gnu::always_inline]] inline bool fast_peek(Cpu& cpu, u64& value) {
+    return fast_load(cpu, cpu.s.gpr[4], value);
 }
 
 } // namespace nestor::cpu

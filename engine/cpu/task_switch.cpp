@@ -152,7 +152,7 @@ bool Switch::load_registers() {
     u64 flags = get(new_, layout_.eip + layout_.width, layout_.width);
     flags = (flags & rflags::writable) | rflags::fixed1;
     s.rflags = nests() ? flags | rflags::nt : flags;
-    cpu_.lazy.kind = FlagKind::eager;
+    cpu_.lazy.settle();
     s.rip = get(new_, layout_.eip, layout_.width);
     s.cr0 |= cr0::ts;
     s.dr7 &= ~u64{0x155}; // L0..L3 and LE (SDM 3B 17.2.4)

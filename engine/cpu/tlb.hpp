@@ -6,20 +6,45 @@
 // page-crossing access never matches, because the tag is compared with its last byte's page.
 #pragma once
 
-#include <array>
+#include <bit>
 #include <vector>
 
 #include "src/base/types.hpp"
 
 namespace nestor::cpu {
 
-struct TlbEntry {
+/// Aligned, so that no entry lies in two cache lines.
+struct alignas(32) TlbEntry {
     static constexpr u64 invalid = ~u64{0};
 
     u64 read = invalid;  ///< linear page that may be read, or invalid
     u64 write = invalid; ///< ... written
     u64 exec = invalid;  ///< ... executed
     u64 addend = 0;      ///< host address = addend + linear address
+
+    [[nodiscard]] bool reads(u64 linear, u64 size) const { return last_page(linear, size) == read; }
+    [[nodiscard]] bool writes(u64 linear, u64 size) const {
+        return last_page(linear, size) == write;
+    }
+    [[nodiscard]] bool executes(u64 linear) const { return last_page(linear, 1) == exec; }
+    [[nodiscard]] bool is_empty() const { return (read & write & exec) == invalid; }
+    [[nodiscard]] u8* host(u64 linear) const { return reinterpret_cast<u8*>(addend + linear); }
+
+private:
+    static u64 last_page(u64 linear, u64 size) { return (linear + (size - 1)) & ~page_mask; }
+};
+
+/// One view's entries, as an access looks at them.
+struct TlbArray {
+    TlbEntry* entries = nullptr;
+    u64 mask = 0; ///< of a byte offset in `entries`
+
+    /// The entry in which a translation of `linear` would be.
+    [[nodiscard]] TlbEntry& at(u64 linear) const {
+        static constexpr unsigned shift = page_shift - std::bit_width(sizeof(TlbEntry) - 1);
+        return *reinterpret_cast<TlbEntry*>(reinterpret_cast<u8*>(entries) +
+                                            (linear >> shift & mask));
+    }
 };
 
 /// Which rights an array's entries were made with. `checked` is never filled: every access takes
@@ -34,43 +59,41 @@ public:
         for (auto& view : views_) {
             view.resize(slots_);
         }
+        filled_.reserve(slots_ * tlb_views);
     }
 
-    [[nodiscard]] TlbEntry* view(TlbView v) { return views_[static_cast<unsigned>(v)].data(); }
-    [[nodiscard]] u64 slot_mask() const { return slots_ - 1; }
+    [[nodiscard]] TlbArray view(TlbView v) {
+        return {views_[static_cast<unsigned>(v)].data(), (slots_ - 1) * sizeof(TlbEntry)};
+    }
 
     /// The entry to fill for a linear address. A one-entry TLB has two slots, so that an access
     /// that crosses into the cached page cannot match, and drops the other one here.
     [[nodiscard]] TlbEntry& entry(TlbView v, u64 linear) {
-        const u64 slot = (linear >> page_shift) & slot_mask();
-        auto& entries = views_[static_cast<unsigned>(v)];
+        TlbEntry& e = view(v).at(linear);
         if (single_) {
-            entries[slot ^ 1] = TlbEntry{};
+            view(v).at(linear ^ page_size) = TlbEntry{};
         }
-        if (filled_count_ < max_filled) {
-            filled_[filled_count_++] = {static_cast<u16>(v), static_cast<u16>(slot)};
+        if (e.is_empty()) {
+            if (filled_.size() == filled_.capacity()) {
+                flush();
+            }
+            filled_.push_back(&e);
         }
-        return entries[slot];
+        return e;
     }
 
     void flush() {
-        if (filled_count_ < max_filled) {
-            for (unsigned i = 0; i < filled_count_; ++i) {
-                views_[filled_[i].view][filled_[i].slot] = TlbEntry{};
-            }
-        } else {
-            for (auto& view : views_) {
-                view.assign(slots_, TlbEntry{});
-            }
+        for (TlbEntry* e : filled_) {
+            *e = TlbEntry{};
         }
-        filled_count_ = 0;
+        filled_.clear();
     }
 
     /// Drops every entry for one linear page.
     void flush_page(u64 linear) {
         const u64 page = linear & ~page_mask;
-        for (auto& view : views_) {
-            TlbEntry& e = view[(linear >> page_shift) & slot_mask()];
+        for (unsigned v = 0; v < tlb_views; ++v) {
+            TlbEntry& e = view(static_cast<TlbView>(v)).at(linear);
             if (e.read == page || e.write == page || e.exec == page) {
                 e = TlbEntry{};
             }
@@ -79,10 +102,8 @@ public:
 
     /// Drops write rights (and with `all`, every right) of entries that map a host page.
     void drop_host_page(const u8* host, bool all) {
-        for (auto& view : views_) {
-            for (TlbEntry& e : view) {
-                drop_if_maps(e, host, all);
-            }
+        for (TlbEntry* e : filled_) {
+            drop_if_maps(*e, host, all);
         }
     }
 
@@ -91,7 +112,7 @@ private:
         const u64 page = e.read != TlbEntry::invalid    ? e.read
                          : e.write != TlbEntry::invalid ? e.write
                                                         : e.exec;
-        if (page == TlbEntry::invalid || e.addend + page != reinterpret_cast<u64>(host)) {
+        if (page == TlbEntry::invalid || e.host(page) != host) {
             return;
         }
         e.write = TlbEntry::invalid;
@@ -100,18 +121,11 @@ private:
         }
     }
 
-    struct Filled {
-        u16 view;
-        u16 slot;
-    };
-    /// Slots filled since the last flush, so that flushing a hardly used TLB is cheap.
-    static constexpr unsigned max_filled = 512;
-
-    unsigned slots_;
+    u64 slots_;
     bool single_;
-    unsigned filled_count_ = 0;
-    std::array<Filled, max_filled> filled_;
     std::vector<TlbEntry> views_[tlb_views];
+    /// Entries filled since the last flush: what flushing and dropping have to look at.
+    std::vector<TlbEntry*> filled_;
 };
 
 } // namespace nestor::cpu

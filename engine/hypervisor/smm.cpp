@@ -236,7 +236,7 @@ std::optional<Exit> Vcpu::Impl::leave_smm() {
     cpu.s.in_smm = false;
     cpu.s.blocking_by_sti = false;
     cpu.s.blocking_by_mov_ss = false;
-    cpu.lazy.kind = cpu::FlagKind::eager;
+    cpu.lazy.settle();
     ok = nested.leave_smm() && ok;
     update_vmcs01();
     if (!ok) {

@@ -105,7 +105,7 @@ Result<> Vcpu::load(const state::CpuModel& from) {
 
 Result<> Vcpu::load(const state::Cpu& from) {
     impl_->cpu.s = from;
-    impl_->cpu.lazy.kind = cpu::FlagKind::eager;
+    impl_->cpu.lazy.settle();
     impl_->unsettled = true;
     return {};
 }

@@ -101,7 +101,7 @@ void GuestSide::load(const Case& c) {
     s.gpr = u.gpr;
     s.rip = u.rip;
     s.rflags = u.rflags;
-    cpu_->lazy.kind = cpu::FlagKind::eager;
+    cpu_->lazy.settle();
     if (c.vector) {
         s.vector = u.vector;
         s.mxcsr = u.mxcsr;
