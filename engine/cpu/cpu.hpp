@@ -87,6 +87,9 @@ public:
     /// `count`. `retired_in_run()` tells how many were used.
     Stop run(u64 count, u64 instructions);
     [[nodiscard]] u64 retired_in_run() const { return used_; }
+    /// Counts used at CPL 1 to 3 since this object exists, for the privilege filter of performance
+    /// counters. The delivery of an event counts where the event came from.
+    [[nodiscard]] u64 retired_outside_cpl0() const { return outside_cpl0_; }
 
     /// After a change of `s` from outside: drops everything derived from it.
     void rehydrate();
@@ -461,6 +464,11 @@ private:
     u64 cut_ = 0;        ///< instructions of the running block that may execute, when it was cut
 
     u64 used_ = 0; ///< counts used by the last run
+
+    void note_level();
+    u64 outside_cpl0_ = 0;
+    u64 level_since_ = 0; ///< machine-wide count at which `level_` began
+    u8 level_ = 0;        ///< CPL
 
     /// Accesses of the abandoned instruction that were answered; it replays them when it restarts.
     std::vector<PendingAccess> answers_;

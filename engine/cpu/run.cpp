@@ -99,18 +99,20 @@ void Cpu::complete_instruction(unsigned length) {
     s.retired += 1;
     start_count_ += 1;
     used_ += 1;
+    outside_cpl0_ += cpl != 0 ? 1 : 0;
 }
 
 Cpu::Stop Cpu::run(u64 count, u64 instructions) {
     start_count_ = count;
     used_ = 0;
+    level_ = cpl;
+    level_since_ = count;
     Stop stop;
     do {
         // The preemption timer stops the chain at its count; what comes of it is seen at the
         // boundary there.
         const u64 timer = counts_until_preemption(*this);
         limit_ = timer == 0 ? instructions - used_ : std::min(instructions - used_, timer);
-        limit_ = std::min<u64>(limit_, Block::dead - 1); // no budget covers a dead block
         budget = static_cast<i64>(limit_);
         deferred = 0;
         link = nullptr;
@@ -126,13 +128,24 @@ Cpu::Stop Cpu::run(u64 count, u64 instructions) {
         budget = 0;
         deferred = 0;
     } while (stop == Stop::count && used_ < instructions);
+    note_level();
     return stop;
+}
+
+/// Between two blocks: counts so far belong to the level they began at. What changes the level
+/// comes back to the loop.
+void Cpu::note_level() {
+    const u64 now = count_at(nullptr);
+    outside_cpl0_ += level_ != 0 ? now - level_since_ : 0;
+    level_ = cpl;
+    level_since_ = now;
 }
 
 Cpu::Stop Cpu::loop() {
     for (;;) {
         budget += deferred;
         deferred = 0;
+        note_level();
         if (attention != 0) {
             link = nullptr;
             if (!service_boundary()) {

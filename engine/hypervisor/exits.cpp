@@ -155,7 +155,7 @@ std::optional<Exit> Vcpu::Impl::emulate_wrmsr() {
 }
 
 void Vcpu::Impl::emulate_rdpmc() {
-    const auto value = pmu.rdpmc(static_cast<u32>(cpu.gpr(Gpr::rcx)), cpu.s.retired);
+    const auto value = pmu.rdpmc(static_cast<u32>(cpu.gpr(Gpr::rcx)));
     if (!value) {
         raise(Exception::gp);
         return;

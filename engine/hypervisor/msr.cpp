@@ -61,7 +61,7 @@ std::optional<u64> Vcpu::Impl::read_special_msr(u32 index) {
     if (const auto capability = nested.read_msr(index)) {
         return capability;
     }
-    return pmu.read(static_cast<Msr>(index), cpu.s.retired);
+    return pmu.read(static_cast<Msr>(index));
 }
 
 bool Vcpu::Impl::read_msr(u32 index, u64& value) {
@@ -140,7 +140,7 @@ bool Vcpu::Impl::write_special_msr(u32 index, u64 value) {
     if (nested.read_msr(index)) {
         return false;
     }
-    switch (pmu.write(static_cast<Msr>(index), value, cpu.s.retired)) {
+    switch (pmu.write(static_cast<Msr>(index), value)) {
     case Pmu::Write::done:
         return true;
     case Pmu::Write::gp:

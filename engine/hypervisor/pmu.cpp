@@ -1,4 +1,4 @@
-// Counters as stored value plus what the vCPU retired since (SDM 3B 19.2.2).
+// Counters that take in what the vCPU retired whenever it stops (SDM 3B 19.2.2).
 //
 // Owns state::Pmu. Counters are numbered general-purpose first, then fixed, in one sequence; the
 // bit of a fixed counter in the global registers is 32 + its number.
@@ -15,6 +15,9 @@ using arch::Msr;
 namespace {
 
 constexpr u64 select_enable = bit(22), select_interrupt = bit(20);
+constexpr u64 select_user = bit(16), select_os = bit(17);
+/// FIXED_CTR_CTRL, ENABLE (SDM 3B figure 19-2): CPL 0, and CPL 1 to 3.
+constexpr unsigned level_0 = 1, outside_level_0 = 2;
 constexpr u64 select_writable = mask(31, 0) & ~bit(21); ///< bit 21 is AnyThread, not offered
 constexpr u64 fixed_control_writable = 0xbbb;
 
@@ -29,16 +32,19 @@ bool event_counts(u64 select) {
 
 } // namespace
 
-bool Pmu::counting_fixed(unsigned n) const {
-    return (s_.fixed_control >> (4 * n) & 3) != 0 && (s_.global_control >> (32 + n) & 1) != 0;
-}
-
-bool Pmu::counting(unsigned n) const {
-    if (n >= counters) {
-        return counting_fixed(n - counters);
+unsigned Pmu::levels(unsigned n) const {
+    if ((s_.global_control >> global_bit(n) & 1) == 0) {
+        return 0;
     }
-    return (s_.select[n] & select_enable) != 0 && (s_.global_control >> n & 1) != 0 &&
-           event_counts(s_.select[n]);
+    if (n >= counters) {
+        return static_cast<unsigned>(s_.fixed_control >> (4 * (n - counters)) & 3);
+    }
+    const u64 select = s_.select[n];
+    if ((select & select_enable) == 0 || !event_counts(select)) {
+        return 0;
+    }
+    return ((select & select_user) != 0 ? outside_level_0 : 0) |
+           ((select & select_os) != 0 ? level_0 : 0);
 }
 
 bool Pmu::interrupts(unsigned n) const {
@@ -53,47 +59,45 @@ u64 Pmu::stored(unsigned n) const {
     return n < counters ? s_.counter[n] : s_.fixed_counter[n - counters];
 }
 
-u64 Pmu::value(unsigned n, u64 retired) const {
-    return (stored(n) + (counting(n) ? retired - s_.since : 0)) & width_mask;
-}
-
-bool Pmu::advance(u64 retired) {
+bool Pmu::advance(Retired now) {
+    const u64 all = now.all - s_.since;
+    const u64 outside = now.outside_cpl0 - outside_cpl0_;
     bool due = false;
     for (unsigned n = 0; n < counters + fixed_counters; ++n) {
-        if (!counting(n)) {
-            continue;
-        }
-        const u64 sum = stored(n) + (retired - s_.since);
+        const unsigned where = levels(n);
+        const u64 sum = stored(n) + ((where & level_0) != 0 ? all - outside : 0) +
+                        ((where & outside_level_0) != 0 ? outside : 0);
         stored(n) = sum & width_mask;
         if (sum > width_mask) {
             s_.global_status |= bit(global_bit(n));
             due |= interrupts(n);
         }
     }
-    s_.since = retired;
+    s_.since = now.all;
+    outside_cpl0_ = now.outside_cpl0;
     return due;
 }
 
-u64 Pmu::until_overflow(u64 retired) const {
+u64 Pmu::until_overflow() const {
     u64 nearest = ~u64{0};
     for (unsigned n = 0; n < counters + fixed_counters; ++n) {
-        if (counting(n) && interrupts(n)) {
-            nearest = std::min(nearest, width_mask + 1 - value(n, retired));
+        if (levels(n) != 0 && interrupts(n)) {
+            nearest = std::min(nearest, width_mask + 1 - stored(n));
         }
     }
     return nearest;
 }
 
-std::optional<u64> Pmu::read(Msr msr, u64 retired) const {
+std::optional<u64> Pmu::read(Msr msr) const {
     const u32 index = static_cast<u32>(msr);
     if (msr >= Msr::pmc0 && msr <= Msr::pmc3) {
-        return value(index - static_cast<u32>(Msr::pmc0), retired);
+        return stored(index - static_cast<u32>(Msr::pmc0));
     }
     if (msr >= Msr::perf_evt_sel0 && msr <= Msr::perf_evt_sel3) {
         return s_.select[index - static_cast<u32>(Msr::perf_evt_sel0)];
     }
     if (msr >= Msr::fixed_ctr0 && msr <= Msr::fixed_ctr2) {
-        return value(counters + index - static_cast<u32>(Msr::fixed_ctr0), retired);
+        return stored(counters + index - static_cast<u32>(Msr::fixed_ctr0));
     }
     switch (msr) {
     case Msr::fixed_ctr_ctrl:
@@ -109,8 +113,7 @@ std::optional<u64> Pmu::read(Msr msr, u64 retired) const {
     }
 }
 
-Pmu::Write Pmu::write(Msr msr, u64 value, u64 retired) {
-    advance(retired);
+Pmu::Write Pmu::write(Msr msr, u64 value) {
     const u32 index = static_cast<u32>(msr);
     const auto checked = [](u64& field, u64 v, u64 writable) {
         if ((v & ~writable) != 0) {
@@ -150,12 +153,12 @@ Pmu::Write Pmu::write(Msr msr, u64 value, u64 retired) {
     }
 }
 
-std::optional<u64> Pmu::rdpmc(u32 ecx, u64 retired) const {
+std::optional<u64> Pmu::rdpmc(u32 ecx) const {
     const unsigned n = ecx & 0x3fffffff;
     if ((ecx & bit<u32>(30)) != 0) {
-        return n < fixed_counters ? std::optional(value(counters + n, retired)) : std::nullopt;
+        return n < fixed_counters ? std::optional(stored(counters + n)) : std::nullopt;
     }
-    return ecx < counters ? std::optional(value(n, retired)) : std::nullopt;
+    return ecx < counters ? std::optional(stored(n)) : std::nullopt;
 }
 
 } // namespace nestor::hv

@@ -226,7 +226,8 @@ bool Vcpu::Impl::pic_waits() const {
 }
 
 void Vcpu::Impl::advance_pmu() {
-    if (pmu.advance(cpu.s.retired) && lapic.raise_local(ApicRegister::lvt_pmi)) {
+    if (pmu.advance({cpu.s.retired, cpu.retired_outside_cpl0()}) &&
+        lapic.raise_local(ApicRegister::lvt_pmi)) {
         events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
     }
 }
@@ -331,7 +332,7 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
             (u128{ticks} * cpu.clock.denominator + cpu.clock.numerator - 1) / cpu.clock.numerator;
         stop = static_cast<u64>(std::min<u128>(stop, u128{count} + counts));
     }
-    const u64 overflow = pmu.until_overflow(cpu.s.retired);
+    const u64 overflow = pmu.until_overflow();
     return overflow < stop - count ? count + overflow : stop;
 }
 
@@ -375,6 +376,7 @@ Exit Vcpu::Impl::loop(u64 until) {
         const u64 stop_at = next_stop(until);
         const Cpu::Stop stop = cpu.run(count, stop_at - count);
         count += cpu.retired_in_run();
+        advance_pmu();
         switch (stop) {
         case Cpu::Stop::count:
             break;

@@ -390,6 +390,14 @@ TEST_F(SystemTest, PortAccessExitsWithQualification) {
     expect_exit(ExitReason::io_instruction, 0x40004b);
 }
 
+TEST_F(SystemTest, CountsOutsideLevelZeroIncludeTheDeliveryThatLeavesIt) {
+    protected_mode(3);
+    execute({0x40, 0x40, 0x40, 0x0f, 0x0b}); // inc eax thrice, ud2: the handler halts
+    EXPECT_EQ(reached(), 6);
+    EXPECT_EQ(cpu.retired_in_run(), 5u);
+    EXPECT_EQ(cpu.retired_outside_cpl0(), 4u);
+}
+
 TEST_F(SystemTest, PortWithoutExitIsAnAccessThatStartsAgain) {
     long_mode();
     execute({0xe4, 0x60, 0xf4});
