@@ -118,8 +118,9 @@ void Nested::commit_entry(const std::array<u64, 4>& pdptes) {
     cpu::store_controls(v_.cpu, v_.vmcs01);
     cpu::load_guest(v_.cpu, s.vmcs12, pdptes);
     if ((s.vmcs12.vm_entry_controls & entry_control::load_perf_global_ctrl) != 0) {
-        static_cast<void>(v_.pmu.write(Msr::perf_global_ctrl, s.vmcs12.guest_ia32_perf_global_ctrl,
-                                       v_.cpu.s.retired));
+        v_.advance_pmu();
+        static_cast<void>(
+            v_.pmu.write(Msr::perf_global_ctrl, s.vmcs12.guest_ia32_perf_global_ctrl));
     }
     const u32 bad = load_msrs(s.vmcs12.vm_entry_msr_load_addr, s.vmcs12.vm_entry_msr_load_count);
     if (bad != 0) {

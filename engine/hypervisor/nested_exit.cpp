@@ -126,8 +126,8 @@ void Nested::load_l1(bool nmi_blocked) {
     cpu::load_host(v_.cpu, v);
     v_.cpu.s.blocking_by_nmi = nmi_blocked;
     if (has(v.vm_exit_controls, exit_control::load_perf_global_ctrl)) {
-        static_cast<void>(
-            v_.pmu.write(Msr::perf_global_ctrl, v.host_ia32_perf_global_ctrl, v_.cpu.s.retired));
+        v_.advance_pmu();
+        static_cast<void>(v_.pmu.write(Msr::perf_global_ctrl, v.host_ia32_perf_global_ctrl));
     }
     v_.cpu.transition();
     const bool pdptes_ok =
