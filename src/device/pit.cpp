@@ -15,6 +15,7 @@
 namespace nestor::device {
 namespace {
 
+constexpr u32 max_count = 65536;
 constexpr u64 refresh_clocks = 18; // the refresh request that port 0x61 bit 4 shows: 15.09 us
 
 u32 modulus(const state::PitChannel& c) { return c.bcd ? 10000 : 65536; }
@@ -313,9 +314,9 @@ void Pit::reset(Ticks now) {
 
 Result<> Pit::load(const state::Pit& from) {
     for (const state::PitChannel& c : from.channels) {
-        const u32 limit = modulus(c);
-        if (c.mode > 5 || c.access < 1 || c.access > 3 || c.count < 1 || c.count > limit ||
-            c.pending_count > limit || c.latched_bytes > 2) {
+        // BCD or not: digits above 9 count too, and a change to BCD leaves the count as it is.
+        if (c.mode > 5 || c.access < 1 || c.access > 3 || c.count < 1 || c.count > max_count ||
+            c.pending_count > max_count || c.latched_bytes > 2) {
             return fail(ErrorCode::corrupt, "channels: no such mode, access or count");
         }
     }

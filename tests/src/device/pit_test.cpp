@@ -208,5 +208,16 @@ TEST(PitTest, LoadRefusesACountThatCannotBe) {
     EXPECT_FALSE(pit.load(bad));
 }
 
+TEST(PitTest, CountsThatAreNoDecimalNumbersCanBeSaved) {
+    Pit pit(tick_hz);
+    pit.write(0x43, 0x31, at(0)); // channel 0, both bytes, mode 0, BCD: the count stays 65536
+    Pit other(tick_hz);
+    EXPECT_TRUE(other.load(pit.save()));
+    pit.write(0x40, 0xff, at(0));
+    pit.write(0x40, 0xff, at(0));
+    EXPECT_TRUE(other.load(pit.save()));
+    EXPECT_EQ(latched(other, 0, 10), latched(pit, 0, 10));
+}
+
 } // namespace
 } // namespace nestor::device
