@@ -56,14 +56,15 @@ LANES = [
             f" -include {ROOT}/tools/schema/libcapnp.hpp",
             "-Dcpp_link_args=-fsanitize=address,undefined",
         ],
-        {"unit", "guests", "fuzz"},
-        {"unit", "guests", "fuzz", "oracle", "cli", "linux", "long"},
+        {"unit", "guests", "oracle", "fuzz"},
+        {"unit", "guests", "oracle", "fuzz", "cli", "linux", "long"},
         # clang, because libFuzzer is its; and a second compiler reads everything.
         compiler={"CC": "clang-19", "CXX": "clang++-19"},
         environment={
             "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
             "GUESTS_SLOW": "5",
+            "NESTOR_ORACLE_CASES": "100000",
         },
         slower=5,
         whole=False,

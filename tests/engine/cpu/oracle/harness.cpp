@@ -1,6 +1,7 @@
 // Comparison, reports and the text form of cases; the two sides are host.cpp and guest.cpp.
 #include "tests/engine/cpu/oracle/harness.hpp"
 
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
@@ -26,6 +27,10 @@ std::string hex(std::span<const u8> bytes) {
         s += fmt::format("{:02x}", b);
     }
     return s;
+}
+u64 from_environment(const char* name, u64 otherwise) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
 }
 /// Hex without the zeros at the end.
 std::string trimmed(std::span<const u8> bytes) {
@@ -85,6 +90,9 @@ void Harness::reset_memory() {
     reset_guest_memory();
 }
 void Harness::reset_guest_memory() { guest_->guest.reset(pattern().data()); }
+
+u64 cases_wanted(u64 otherwise) { return from_environment("NESTOR_ORACLE_CASES", otherwise); }
+u64 seed_wanted() { return from_environment("NESTOR_ORACLE_SEED", 1); }
 
 std::string compare(const Case& c, const Result& host, const Result& guest, u64 undefined_flags) {
     std::string d;

@@ -54,6 +54,11 @@ struct Result {
     bool stopped = true; ///< false: did not end (a loop)
 };
 
+/// How many cases a test generates and from which seed: NESTOR_ORACLE_CASES and NESTOR_ORACLE_SEED,
+/// else `otherwise` and 1. Every form gets its share, at least one.
+u64 cases_wanted(u64 otherwise);
+u64 seed_wanted();
+
 /// Both processors. One at a time in a process: it owns the addresses above and signal handlers.
 class Harness final {
 public:
