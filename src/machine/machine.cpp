@@ -226,6 +226,8 @@ Icount Machine::count() const { return Icount(impl_->s.count); }
 Ticks Machine::ticks() const { return impl_->ticks(); }
 i64 Machine::clock_seconds() const { return impl_->board->clock_seconds(impl_->ticks()); }
 const state::MachineConfig& Machine::config() const { return impl_->config; }
+const state::Machine& Machine::schedule() const { return impl_->s; }
+state::Vcpu Machine::vcpu(VcpuIndex index) const { return impl_->vcpus[index.value()]->save(); }
 cpu::GuestMemory& Machine::memory() { return impl_->ram->guest(); }
 Result<> Machine::fill_page_states(u8 state) { return impl_->ram->fill_states(state); }
 void Machine::memory_replaced() { impl_->package->forget_all(); }

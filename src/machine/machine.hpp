@@ -17,6 +17,10 @@
 #include "src/base/types.hpp"
 #include "src/machine/boot.hpp"
 
+namespace nestor::state {
+struct Vcpu;
+}
+
 namespace nestor::machine {
 
 inline constexpr u16 max_cpus = 16;
@@ -131,6 +135,10 @@ public:
     /// What the guest's real-time clock shows, in seconds since 1970.
     [[nodiscard]] i64 clock_seconds() const;
     [[nodiscard]] const state::MachineConfig& config() const;
+    /// Where the scheduler stands, and a vCPU as its units have it: for a look between two
+    /// instructions, much cheaper than units().
+    [[nodiscard]] const state::Machine& schedule() const;
+    [[nodiscard]] state::Vcpu vcpu(VcpuIndex index) const;
     /// RAM, for the snapshot layer; regions are sorted by address.
     [[nodiscard]] cpu::GuestMemory& memory();
     /// Gives every page the same state, `clean` with or without `absent`, before the machine first

@@ -3,9 +3,10 @@
 // counts and at moments that are hard to save: strata.hpp.
 //
 //   relay --kernel FILE [--initrd FILE] [--append TEXT] [--memory MIB] [--cpus N] [--legs N]
-//         [--seed N] [--rare N] [--patience N] [--tlbs 1,64,4096]
-//         [--require user,rep,sti,movss,pending,smm,turn]
+//         [--seed N] [--rare N] [--patience N] [--tlbs 1,64,4096] [--require STRATUM,STRATUM...]
+//         [--impossible STRATUM=REASON]
 //
+// A required stratum must have a leg, and one that is said to be impossible must have none.
 // Exit status 0 when everything agrees, 1 when not (the first leg that differs is named with the
 // fields), 2 for a wrong command line, 77 where the kernel or the initrd is missing. `relay leg …`
 // is what it starts for each leg.
@@ -84,6 +85,14 @@ Result<Options> options_of(const Arguments& a) {
             return fail(ErrorCode::usage, "relay: there is no stratum " + name);
         }
         o.required.push_back(*stratum);
+    }
+    if (const std::string impossible = text(a, "impossible"); !impossible.empty()) {
+        const std::string name = impossible.substr(0, impossible.find('='));
+        o.impossible = stratum_of(name);
+        if (!o.impossible) {
+            return fail(ErrorCode::usage, "relay: there is no stratum " + name);
+        }
+        o.why_impossible = impossible.substr(std::min(impossible.size(), name.size() + 1));
     }
     for (const std::string& size : split(text(a, "tlbs"))) {
         o.tlbs.push_back(static_cast<unsigned>(std::strtoul(size.c_str(), nullptr, 10)));
@@ -177,22 +186,43 @@ Result<Unbroken> run_unbroken(const Options& o, unsigned tlb) {
     return Unbroken{TRY(end_of(*keeper, stop)), std::string(output.begin(), output.end())};
 }
 
-/// Chooses where the machine is saved, with what the unbroken one is there.
-Result<std::vector<Point>> choose(const Options& o, u64 end) {
+/// Counts to be cut at and from which on to seek a stratum, if one.
+using Cuts = std::multimap<u64, std::optional<Stratum>>;
+
+Result<Cuts> choose_counts(const Options& o, u64 end) {
+    const auto keeper = TRY(boot(o));
+    const Sightings sightings = scout(keeper->machine());
     std::mt19937_64 random(o.seed);
-    std::multimap<u64, std::optional<Stratum>> wanted;
+    Cuts cuts;
     for (const Stratum stratum : o.required) {
-        for (u64 i = 0; i < o.rare; ++i) {
-            wanted.emplace(random() % (end / 10 * 9), stratum); // with room to seek
+        const std::vector<u64>& seen = sightings[static_cast<unsigned>(stratum)];
+        std::vector<u64> counts;
+        std::sample(seen.begin(), seen.end(), std::back_inserter(counts), o.rare, random);
+        if (!seen.empty()) {
+            std::printf("%s: seen or near at %zu counts\n",
+                        stratum_names[static_cast<unsigned>(stratum)], seen.size());
+        }
+        while (counts.size() < o.rare && seen.empty()) {
+            counts.push_back(random() % (end / 10 * 9)); // with room to seek
+        }
+        for (const u64 count : counts) {
+            cuts.emplace(count, stratum);
         }
     }
-    while (wanted.size() < o.legs) {
-        wanted.emplace(random() % end, std::nullopt);
+    while (cuts.size() < o.legs) {
+        cuts.emplace(random() % end, std::nullopt);
     }
+    return cuts;
+}
+
+/// Chooses where the machine is saved, with what the unbroken one is there.
+Result<std::vector<Point>> choose(const Options& o, u64 end) {
+    const Cuts cuts = TRY(choose_counts(o, end));
     const auto keeper = TRY(boot(o));
     std::vector<Point> points;
-    for (const auto& [count, stratum] : wanted) {
-        const auto strata = seek(keeper->machine(), count, stratum, o.patience);
+    for (const auto& [count, stratum] : cuts) {
+        const u64 patience = std::max<u64>(o.patience, keeper->machine().config().turn);
+        const auto strata = seek(keeper->machine(), count, stratum, patience);
         if (!strata) {
             break;
         }
@@ -202,6 +232,7 @@ Result<std::vector<Point>> choose(const Options& o, u64 end) {
     return points;
 }
 
+/// Prints how many legs each stratum has; whether that is as it has to be.
 bool strata_are_filled(const Options& o, const std::vector<Point>& points) {
     bool filled = true;
     std::printf("%zu legs:", points.size());
@@ -209,11 +240,16 @@ bool strata_are_filled(const Options& o, const std::vector<Point>& points) {
         const auto n = std::count_if(points.begin(), points.end(),
                                      [i](const Point& p) { return (p.strata >> i & 1) != 0; });
         std::printf(" %s %td", stratum_names[i], n);
-        const bool needed = std::find(o.required.begin(), o.required.end(),
-                                      static_cast<Stratum>(i)) != o.required.end();
-        filled = filled && (n != 0 || !needed);
+        const auto stratum = static_cast<Stratum>(i);
+        const bool needed =
+            std::find(o.required.begin(), o.required.end(), stratum) != o.required.end();
+        filled = filled && (n != 0 || !needed) && (n == 0 || o.impossible != stratum);
     }
     std::printf("\n");
+    if (o.impossible) {
+        std::printf("%s is impossible: %s\n", stratum_names[static_cast<unsigned>(*o.impossible)],
+                    o.why_impossible.c_str());
+    }
     return filled;
 }
 
@@ -286,7 +322,7 @@ Result<bool> relay_main(Options o) {
     std::printf("chosen, %.1f s\n", seconds());
     std::fflush(stdout);
     if (!filled) {
-        std::printf("FAIL: a required stratum has no leg\n");
+        std::printf("FAIL: a required stratum has no leg, or an impossible one has\n");
         return false;
     }
     const bool same = TRY(relay(o, unbroken, points));

@@ -20,6 +20,8 @@ struct Options {
     u64 patience = 40000; ///< instructions that a rare moment is sought for
     u64 rare = 12;        ///< legs for each rare stratum
     std::vector<Stratum> required;
+    std::optional<Stratum> impossible; ///< the one stratum that this guest cannot be in
+    std::string why_impossible;
     std::vector<unsigned> tlbs; ///< sizes that have to give the same digest
     std::string scratch;        ///< directory for stores and output
 };

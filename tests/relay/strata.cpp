@@ -6,9 +6,6 @@
 
 #include <algorithm>
 
-#include "engine/state/codec.hpp"
-#include "src/base/check.hpp"
-
 namespace nestor::relay {
 namespace {
 
@@ -17,16 +14,7 @@ constexpr unsigned rsi = 6;
 constexpr unsigned rdi = 7;
 constexpr unsigned ss = 2;
 constexpr std::size_t irr = 0x200 / 4;
-
-template <class T>
-T decode_unit(const std::vector<machine::Unit>& units, const std::string& name) {
-    const auto found = std::find_if(units.begin(), units.end(),
-                                    [&](const machine::Unit& unit) { return unit.name == name; });
-    CHECK(found != units.end());
-    auto value = state::decode<T>(found->bytes);
-    CHECK(value.has_value());
-    return *std::move(value);
-}
+constexpr u64 interrupt_flag = 1 << 9;
 
 bool has_pending_event(const state::Vcpu& vcpu) {
     const state::PendingEvents& e = vcpu.events;
@@ -41,6 +29,18 @@ bool has_pending_event(const state::Vcpu& vcpu) {
 bool inside_rep(const state::Cpu& before, const state::Cpu& now) {
     return now.rip == before.rip && now.gpr[rcx] == before.gpr[rcx] - 1 &&
            (now.gpr[rsi] != before.gpr[rsi] || now.gpr[rdi] != before.gpr[rdi]);
+}
+
+/// The count at which the owner's APIC timer expires, if nothing idles until then.
+u64 count_at_deadline(const Moment& now) {
+    const state::Lapic& lapic = now.owner.lapic;
+    u64 deadline = lapic.timer_deadline;
+    if (lapic.tsc_deadline != 0) {
+        deadline = std::min(deadline, lapic.tsc_deadline - now.owner.msrs.tsc_offset);
+    }
+    const u64 rate = now.config.ticks_per_instruction;
+    const u64 ticks = now.machine.count * rate + now.machine.idle_ticks;
+    return deadline < ticks ? 0 : now.machine.count + (deadline - ticks + rate - 1) / rate;
 }
 
 machine::Stop run_to(machine::Machine& machine, u64 count) {
@@ -61,16 +61,8 @@ std::optional<Stratum> stratum_of(const std::string& name) {
 }
 
 Moment look(const machine::Machine& machine) {
-    const auto units = machine.units();
-    Moment moment;
-    moment.machine = decode_unit<state::Machine>(units, "machine");
-    const std::string prefix = "vcpu[" + std::to_string(moment.machine.owner) + "].";
-    moment.owner.cpu = decode_unit<state::Cpu>(units, prefix + "cpu");
-    moment.owner.lapic = decode_unit<state::Lapic>(units, prefix + "lapic");
-    moment.owner.events = decode_unit<state::PendingEvents>(units, prefix + "events");
-    moment.owner.nested = decode_unit<state::Nested>(units, prefix + "nested");
-    moment.turn = machine.config().turn;
-    return moment;
+    const state::Machine& schedule = machine.schedule();
+    return {machine.config(), schedule, machine.vcpu(VcpuIndex(schedule.owner))};
 }
 
 Strata strata_at(const Moment& before, const Moment& now) {
@@ -85,7 +77,7 @@ Strata strata_at(const Moment& before, const Moment& now) {
     add(Stratum::pending, has_pending_event(now.owner));
     add(Stratum::smm, cpu.in_smm);
     add(Stratum::l2, now.owner.nested.guest_mode);
-    add(Stratum::turn, now.machine.turn_left != 0 && now.machine.turn_left != now.turn);
+    add(Stratum::turn, now.machine.turn_left != 0 && now.machine.turn_left != now.config.turn);
     return found;
 }
 
@@ -106,6 +98,45 @@ std::optional<Strata> seek(machine::Machine& machine, u64 count, std::optional<S
             return found;
         }
         before = std::move(now);
+    }
+}
+
+Sightings scout(machine::Machine& machine) {
+    Sightings seen;
+    const auto note = [&seen](Stratum stratum, u64 count) {
+        seen[static_cast<unsigned>(stratum)].push_back(count);
+    };
+    note(Stratum::mov_ss, 0); // entry code loads SS
+    struct Last {
+        u64 table = 0;
+        bool interrupts = false;
+    };
+    std::vector<Last> vcpus(machine.config().cpus);
+    u64 before = 0;
+    for (;;) {
+        const Moment now = look(machine);
+        const u64 count = now.machine.count;
+        if (has_pending_event(now.owner)) {
+            note(Stratum::pending, count);
+        }
+        const bool interrupts = (now.owner.cpu.rflags & interrupt_flag) != 0;
+        Last& last = vcpus[now.machine.owner];
+        if (now.owner.cpu.gdtr.base != last.table) {
+            note(Stratum::mov_ss, before);
+        }
+        if (last.interrupts && !interrupts) {
+            note(Stratum::sti, count + 1);
+        }
+        last = {now.owner.cpu.gdtr.base, interrupts};
+        before = count;
+        // A turn just begun shows what waited for it, and the instruction behind a deadline whether
+        // the interrupt does.
+        const u64 turn_end = count + std::max<u64>(now.machine.turn_left, 1);
+        const u64 deadline = count_at_deadline(now);
+        const u64 next = deadline >= count && deadline < turn_end ? deadline + 1 : turn_end;
+        if (run_to(machine, next).kind != machine::Stop::Kind::count) {
+            return seen;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/state/machine.hpp"
 #include "engine/state/vcpu.hpp"
@@ -23,9 +24,9 @@ constexpr Strata bit_of(Stratum s) { return 1u << static_cast<unsigned>(s); }
 
 /// The parts of a machine's state that strata are told from.
 struct Moment {
+    state::MachineConfig config;
     state::Machine machine;
     state::Vcpu owner;
-    u32 turn = 0;
 };
 [[nodiscard]] Moment look(const machine::Machine& machine);
 
@@ -37,5 +38,13 @@ struct Moment {
 /// ended on the way.
 [[nodiscard]] std::optional<Strata> seek(machine::Machine& machine, u64 count,
                                          std::optional<Stratum> wanted, u64 patience);
+
+/// Where to seek strata that random counts hardly ever meet, by stratum; counts rise.
+using Sightings = std::array<std::vector<u64>, stratum_names.size()>;
+
+/// Runs the machine to its end, from turn to turn and from deadline to deadline, and notes counts
+/// where an event was pending, counts within a turn before which a vCPU took another GDT: SS is
+/// loaded anew there, and counts where interrupts are off that were on: STI is likely to follow.
+[[nodiscard]] Sightings scout(machine::Machine& machine);
 
 } // namespace nestor::relay

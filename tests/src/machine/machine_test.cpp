@@ -8,6 +8,7 @@
 
 #include "engine/state/board.hpp"
 #include "engine/state/codec.hpp"
+#include "engine/state/vcpu.hpp"
 #include "src/device/vm_generation.hpp"
 #include "tests/src/machine/images.hpp"
 
@@ -254,6 +255,19 @@ TEST(MachineTest, LoadedFromItsUnitsAMachineGoesOnIdentically) {
     }
     EXPECT_EQ(one->units(), two->units());
     EXPECT_EQ(output(*one), output(*two));
+}
+
+TEST(MachineTest, AQuickLookShowsWhatTheUnitsHold) {
+    auto machine = booted(printer, 2);
+    (void)machine->run({.until = Icount(1234)});
+    const auto bytes_of = [units = machine->units()](const std::string& name) {
+        return std::find_if(units.begin(), units.end(),
+                            [&](const Unit& u) { return u.name == name; })
+            ->bytes;
+    };
+    EXPECT_EQ(state::encode(machine->schedule()), bytes_of("machine"));
+    EXPECT_EQ(state::encode(machine->vcpu(VcpuIndex(0)).cpu), bytes_of("vcpu[0].cpu"));
+    EXPECT_EQ(state::encode(machine->vcpu(VcpuIndex(1)).lapic), bytes_of("vcpu[1].lapic"));
 }
 
 TEST(MachineTest, EveryMissingUnitIsNamed) {
