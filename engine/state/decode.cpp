@@ -1,11 +1,9 @@
 // Cap'n Proto bytes to live state, for bytes from anywhere.
 //
 // Everything read is taken out of a copy of its section: known bits and pointers become zero, so
-// whatever is left over afterwards is what a newer writer added (design rule 1). Every object's
-// words are noted, and at the end they must tile the message: no overlap, no alias, no word that
-// belongs to nothing. That bounds time and memory by the size of the message, apart from the
-// factor between a word and the live struct it may stand for, which has a budget.
-#include <algorithm>
+// whatever is left over afterwards is what a newer writer added (design rule 1). message.hpp sees
+// to it that no word is read twice. That bounds time and memory by the size of the message, apart
+// from the factor between a word and the live struct it may stand for, which has a budget.
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -14,6 +12,7 @@
 
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
+#include "engine/state/message.hpp"
 #include "src/base/types.hpp"
 
 namespace nestor::state::erased {
@@ -22,29 +21,6 @@ namespace {
 
 /// Most live bytes that the lists of one message may take.
 constexpr u64 live_budget = u64{1} << 30;
-/// Most words of a message; a pointer cannot reach farther.
-constexpr u64 max_words = u64{1} << 29;
-
-/// Where an object lies, in words of the message.
-struct Extent {
-    u64 start;
-    u64 size;
-};
-
-struct StructPointer {
-    u64 start = 0;
-    u32 data = 0;
-    u32 pointers = 0;
-};
-
-struct ListPointer {
-    u64 start = 0;
-    u32 code = 0;
-    u64 count = 0; ///< elements; words for a list of structs
-};
-
-constexpr unsigned bits_of_code[] = {0, 1, 8, 16, 32, 64, 64};
-
 u32 code_of(unsigned bits) {
     switch (bits) {
     case 1:
@@ -62,23 +38,14 @@ u32 code_of(unsigned bits) {
 
 class Decoder final {
 public:
-    explicit Decoder(std::span<const std::byte> bytes) : bytes_(bytes) {}
+    explicit Decoder(std::span<const std::byte> bytes) : message_(bytes) {}
 
     Result<> message(void* value, const StructInfo& info) {
         path_ = info.name;
-        if (bytes_.empty() || bytes_.size() % sizeof(u64) != 0) {
-            return corrupt(fmt::format("{} bytes are not a message", bytes_.size()));
-        }
-        words_ = bytes_.size() / sizeof(u64);
-        if (words_ > max_words) {
-            return corrupt("the message is too large");
-        }
-        note({0, 1});
-        if (word(0) == 0) {
-            return corrupt("the message has no root");
-        }
-        TRY(structure(value, info, word(0), 0));
-        return tile();
+        TRY(message_.open(), path_);
+        TRY(structure(value, info, message_.word(0), 0));
+        TRY(message_.tile(), path_);
+        return {};
     }
 
 private:
@@ -90,12 +57,6 @@ private:
         u32 pointers;
         u64 first_pointer; ///< where the pointer section lies in the message
     };
-
-    [[nodiscard]] u64 word(u64 index) const {
-        u64 value = 0;
-        std::memcpy(&value, bytes_.data() + index * sizeof(u64), sizeof value);
-        return value;
-    }
 
     [[nodiscard]] Failure corrupt(std::string_view what) const {
         return fail(ErrorCode::corrupt, fmt::format("{}: {}", path_, what));
@@ -128,80 +89,8 @@ private:
         std::size_t size_;
     };
 
-    void note(Extent extent) {
-        if (extent.size != 0) {
-            extents_.push_back(extent);
-            covered_ += extent.size;
-        }
-    }
-
-    /// Notes [start, start + size) if the message has it and nobody can have had all of it before.
-    Result<> claim(i64 start, u64 size) {
-        if (start < 0 || static_cast<u64>(start) > words_ ||
-            size > words_ - static_cast<u64>(start)) {
-            return corrupt("points outside the message");
-        }
-        note({static_cast<u64>(start), size});
-        if (covered_ > words_) {
-            return corrupt("shares bytes with another field");
-        }
-        return {};
-    }
-
-    /// All objects together are the message, each word once.
-    Result<> tile() {
-        std::ranges::sort(extents_, {}, &Extent::start);
-        u64 next = 0;
-        for (const Extent& extent : extents_) {
-            if (extent.start != next) {
-                return corrupt(fmt::format("word {} of the message belongs to {}",
-                                           std::min(next, extent.start),
-                                           extent.start > next ? "nothing" : "two fields"));
-            }
-            next += extent.size;
-        }
-        if (next != words_) {
-            return corrupt(fmt::format("the message has {} words, {} of them used", words_, next));
-        }
-        return {};
-    }
-
-    [[nodiscard]] static i64 target(u64 pointer, u64 at) {
-        const i64 offset = static_cast<i32>(static_cast<u32>(pointer)) >> 2;
-        return static_cast<i64>(at) + 1 + offset;
-    }
-
-    Result<StructPointer> struct_pointer(u64 pointer, u64 at) {
-        if ((pointer & 3) != 0) {
-            return corrupt("not a pointer to a struct");
-        }
-        StructPointer out;
-        out.data = static_cast<u16>(pointer >> 32);
-        out.pointers = static_cast<u16>(pointer >> 48);
-        TRY(claim(target(pointer, at), u64{out.data} + out.pointers));
-        out.start = static_cast<u64>(target(pointer, at));
-        return out;
-    }
-
-    Result<ListPointer> list_pointer(u64 pointer, u64 at) {
-        if ((pointer & 3) != 1) {
-            return corrupt("not a pointer to a list");
-        }
-        ListPointer out;
-        out.code = pointer >> 32 & 7;
-        out.count = pointer >> 35;
-        if (out.code == 0) {
-            return corrupt("a list of nothing");
-        }
-        const u64 size =
-            out.code == 7 ? out.count + 1 : (out.count * bits_of_code[out.code] + 63) / 64;
-        TRY(claim(target(pointer, at), size));
-        out.start = static_cast<u64>(target(pointer, at));
-        return out;
-    }
-
     Result<> structure(void* value, const StructInfo& info, u64 pointer, u64 at) {
-        const StructPointer found = TRY(struct_pointer(pointer, at));
+        const StructPointer found = TRY(message_.struct_pointer(pointer, at), path_);
         return body(value, info, found);
     }
 
@@ -210,7 +99,7 @@ private:
         const Sections sections{scratch_.size(), at.data, at.pointers, at.start + at.data};
         scratch_.resize(sections.base + at.data + at.pointers);
         if (at.data + at.pointers != 0) {
-            std::memcpy(scratch_.data() + sections.base, bytes_.data() + at.start * sizeof(u64),
+            std::memcpy(scratch_.data() + sections.base, message_.at(at.start),
                         (at.data + at.pointers) * sizeof(u64));
         }
         TRY(fields(value, info, sections));
@@ -306,7 +195,7 @@ private:
         if (field.shape == Shape::one && field.kind == Kind::structure) {
             return structure(at, *field.type, pointer, where);
         }
-        const ListPointer list = TRY(list_pointer(pointer, where));
+        const ListPointer list = TRY(message_.list_pointer(pointer, where), path_);
         if (field.shape == Shape::one) {
             return blob(at, field, list);
         }
@@ -321,21 +210,9 @@ private:
         }
     }
 
-    /// The element code must be the schema's, and the last word's padding zero.
-    Result<> check_list(const ListPointer& list, u32 code) {
-        if (list.code != code) {
-            return corrupt("a list of other elements than the schema's");
-        }
-        const u64 bits = list.count * bits_of_code[code];
-        if (bits % 64 != 0 && word(list.start + bits / 64) >> bits % 64 != 0) {
-            return corrupt("bits behind the end of a list");
-        }
-        return {};
-    }
-
     Result<> blob(void* at, const FieldInfo& field, const ListPointer& list) {
-        TRY(check_list(list, 2));
-        const auto* from = reinterpret_cast<const u8*>(bytes_.data()) + list.start * sizeof(u64);
+        TRY(message_.check_list(list, 2), path_);
+        const auto* from = reinterpret_cast<const u8*>(message_.at(list.start));
         if (field.kind == Kind::text) {
             if (list.count == 0 || from[list.count - 1] != 0) {
                 return corrupt("a text without its end");
@@ -375,12 +252,12 @@ private:
     }
 
     Result<> scalar_list(void* at, const FieldInfo& field, const ListPointer& list) {
-        TRY(check_list(list, code_of(field.bits)));
+        TRY(message_.check_list(list, code_of(field.bits)), path_);
         TRY(size_list(at, field, list.count));
         if (list.count == 0) {
             return {};
         }
-        const std::byte* from = bytes_.data() + list.start * sizeof(u64);
+        const std::byte* from = message_.at(list.start);
         if (field.bits == 1) {
             for (u64 i = 0; i < list.count; ++i) {
                 const u8 bit = std::to_integer<u8>(from[i / 8] >> i % 8) & 1;
@@ -402,15 +279,14 @@ private:
     }
 
     Result<> blob_list(void* at, const FieldInfo& field, const ListPointer& list) {
-        if (list.code != 6) {
-            return corrupt("a list of other elements than the schema's");
-        }
+        TRY(message_.check_list(list, 6), path_);
         TRY(size_list(at, field, list.count));
         for (u64 i = 0; i < list.count; ++i) {
-            const u64 pointer = word(list.start + i);
+            const u64 pointer = message_.word(list.start + i);
             if (pointer != 0) {
                 const Step step(*this, i);
-                const ListPointer found = TRY(list_pointer(pointer, list.start + i));
+                const ListPointer found =
+                    TRY(message_.list_pointer(pointer, list.start + i), path_);
                 TRY(blob(element(at, field, i), field, found));
             }
         }
@@ -418,10 +294,8 @@ private:
     }
 
     Result<> struct_list(void* at, const FieldInfo& field, const ListPointer& list) {
-        if (list.code != 7) {
-            return corrupt("a list of other elements than the schema's");
-        }
-        const u64 tag = word(list.start);
+        TRY(message_.check_list(list, 7), path_);
+        const u64 tag = message_.word(list.start);
         const u64 count = static_cast<u32>(tag) >> 2;
         StructPointer each;
         each.data = static_cast<u16>(tag >> 32);
@@ -440,11 +314,8 @@ private:
         return {};
     }
 
-    std::span<const std::byte> bytes_;
-    u64 words_ = 0;
-    u64 covered_ = 0;
+    Message message_;
     u64 live_ = 0;
-    std::vector<Extent> extents_;
     std::vector<u64> scratch_;
     std::string path_;
 };

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "tools/schema/request.hpp"
 #include "tools/schema/values.hpp"
 
 namespace nestor::schema {
@@ -30,24 +31,11 @@ std::string stem_of(std::string path) {
     return path.substr(0, path.rfind('.'));
 }
 
-std::string one_line(std::string text) {
-    std::replace(text.begin(), text.end(), '\n', ' ');
-    while (!text.empty() && text.back() == ' ') {
-        text.pop_back();
-    }
-    return text;
-}
-
 class Reader final {
 public:
     Reader(capnp::schema::CodeGeneratorRequest::Reader request,
-           capnp::schema::CodeGeneratorRequest::RequestedFile::Reader requested) {
-        for (auto node : request.getNodes()) {
-            nodes_.emplace(node.getId(), node);
-        }
-        for (auto info : request.getSourceInfo()) {
-            infos_.emplace(info.getId(), info);
-        }
+           capnp::schema::CodeGeneratorRequest::RequestedFile::Reader requested)
+        : request_(request) {
         file_.path = requested.getFilename().cStr();
         file_.stem = stem_of(file_.path);
         file_id_ = requested.getId();
@@ -71,69 +59,16 @@ private:
         file_.refuse(where, why);
     }
 
-    Node::Reader node(std::uint64_t id) const {
-        const auto found = nodes_.find(id);
-        if (found == nodes_.end()) {
-            refuse("node " + std::to_string(id), "is not in the compiler's request");
-        }
-        return found->second;
-    }
-
-    /// Names of the scopes around a node, outermost first, without the file.
-    std::vector<std::string> scopes(std::uint64_t id) const {
-        const auto n = node(id);
-        if (n.isFile()) {
-            return {};
-        }
-        auto names = scopes(n.getScopeId());
-        names.emplace_back(n.getDisplayName().cStr() + n.getDisplayNamePrefixLength());
-        return names;
-    }
-
-    std::string cpp_name(std::uint64_t id) const {
-        std::string name;
-        for (const auto& part : scopes(id)) {
-            name += camel_case(part);
-        }
-        return name;
-    }
-
-    std::string dotted_name(std::uint64_t id) const {
-        std::string name;
-        for (const auto& part : scopes(id)) {
-            name += (name.empty() ? "" : ".") + part;
-        }
-        return name;
-    }
-
-    std::uint64_t file_of(std::uint64_t id) const {
-        const auto n = node(id);
-        return n.isFile() ? id : file_of(n.getScopeId());
-    }
-
-    std::string comment_of(std::uint64_t id) const {
-        const auto found = infos_.find(id);
-        return found == infos_.end() ? "" : one_line(found->second.getDocComment().cStr());
-    }
-
-    std::string member_comment(std::uint64_t id, unsigned index) const {
-        const auto found = infos_.find(id);
-        if (found == infos_.end() || index >= found->second.getMembers().size()) {
-            return "";
-        }
-        return one_line(found->second.getMembers()[index].getDocComment().cStr());
-    }
-
     void use_type(std::uint64_t id) {
-        const auto other = file_of(id);
+        const auto other = request_.file_of(id);
         if (other != file_id_) {
-            file_.used_stems.insert(stem_of(node(other).getDisplayName().cStr()));
+            file_.used_stems.insert(stem_of(request_.node(other).getDisplayName().cStr()));
         }
     }
 
     void read_scope(std::uint64_t id) {
-        for (auto nested : node(id).getNestedNodes()) {
-            const auto n = node(nested.getId());
+        for (auto nested : request_.node(id).getNestedNodes()) {
+            const auto n = request_.node(nested.getId());
             switch (n.which()) {
             case Node::STRUCT:
                 read_scope(n.getId());
@@ -148,32 +83,33 @@ private:
             case Node::ANNOTATION:
                 break;
             default:
-                refuse(dotted_name(n.getId()), "only structs, enums and constants hold state");
+                refuse(request_.dotted_name(n.getId()),
+                       "only structs, enums and constants hold state");
             }
         }
     }
 
     void read_enum(Node::Reader n) {
         Enum out;
-        out.name = cpp_name(n.getId());
-        out.schema_name = dotted_name(n.getId());
+        out.name = request_.cpp_name(n.getId());
+        out.schema_name = request_.dotted_name(n.getId());
         out.id = n.getId();
-        out.comment = comment_of(n.getId());
+        out.comment = request_.comment_of(n.getId());
         unsigned index = 0;
         for (auto enumerant : n.getEnum().getEnumerants()) {
             out.enumerants.emplace_back(enumerant.getName().cStr());
-            out.comments.push_back(member_comment(n.getId(), index++));
+            out.comments.push_back(request_.member_comment(n.getId(), index++));
         }
         file_.enums.push_back(std::move(out));
     }
 
     void read_constant(Node::Reader n) {
         const auto scalar = scalar_of(n.getConst().getType());
-        const auto where = dotted_name(n.getId());
+        const auto where = request_.dotted_name(n.getId());
         Constant out;
         out.name = snake_case(where);
         std::replace(out.name.begin(), out.name.end(), '.', '_');
-        out.comment = comment_of(n.getId());
+        out.comment = request_.comment_of(n.getId());
         const auto value = n.getConst().getValue();
         if (scalar.kind == Kind::unsigned_integer) {
             out.type = "std::uint" + std::to_string(scalar.bits) + "_t";
@@ -189,13 +125,13 @@ private:
 
     Struct begin_struct(Node::Reader n) const {
         if (n.getIsGeneric()) {
-            refuse(dotted_name(n.getId()), "generic structs do not hold state");
+            refuse(request_.dotted_name(n.getId()), "generic structs do not hold state");
         }
         Struct out;
-        out.name = cpp_name(n.getId());
-        out.schema_name = dotted_name(n.getId());
+        out.name = request_.cpp_name(n.getId());
+        out.schema_name = request_.dotted_name(n.getId());
         out.id = n.getId();
-        out.comment = comment_of(n.getId());
+        out.comment = request_.comment_of(n.getId());
         out.data_words = n.getStruct().getDataWordCount();
         out.pointer_count = n.getStruct().getPointerCount();
         out.is_part = n.getStruct().getIsGroup();
@@ -205,8 +141,9 @@ private:
             }
         }
         for (auto nested : n.getNestedNodes()) {
-            if (!node(nested.getId()).isConst()) {
-                out.aliases.emplace_back(nested.getName().cStr(), cpp_name(nested.getId()));
+            if (!request_.node(nested.getId()).isConst()) {
+                out.aliases.emplace_back(nested.getName().cStr(),
+                                         request_.cpp_name(nested.getId()));
             }
         }
         return out;
@@ -226,7 +163,7 @@ private:
         for (const unsigned i : order) {
             const auto field = schema.getFields()[i];
             if (field.getDiscriminantValue() == capnp::schema::Field::NO_DISCRIMINANT) {
-                out.fields.push_back(read_field(out, field, member_comment(n.getId(), i)));
+                out.fields.push_back(read_field(out, field, request_.member_comment(n.getId(), i)));
             }
         }
         if (schema.getDiscriminantCount() > 0) {
@@ -257,7 +194,7 @@ private:
         out.fields.resize(n.getStruct().getDiscriminantCount());
         unsigned index = 0;
         for (auto field : n.getStruct().getFields()) {
-            const auto comment = member_comment(n.getId(), index++);
+            const auto comment = request_.member_comment(n.getId(), index++);
             const auto tag = field.getDiscriminantValue();
             if (tag != capnp::schema::Field::NO_DISCRIMINANT) {
                 out.fields.at(tag) = read_arm(out, prefix, field, comment);
@@ -310,7 +247,7 @@ private:
         if (field.isGroup()) {
             const bool is_arm =
                 field.getDiscriminantValue() != capnp::schema::Field::NO_DISCRIMINANT;
-            read_group(out, node(field.getGroup().getTypeId()), is_arm);
+            read_group(out, request_.node(field.getGroup().getTypeId()), is_arm);
         } else {
             read_slot(out, field.getSlot(), where, fixed);
         }
@@ -360,7 +297,7 @@ private:
         const bool all_arms = schema.getDiscriminantCount() > 0 &&
                               schema.getDiscriminantCount() == schema.getFields().size();
         out.kind = all_arms && !is_arm ? Kind::variant : Kind::group;
-        out.type = cpp_name(group.getId());
+        out.type = request_.cpp_name(group.getId());
         out.type_id = group.getId();
     }
 
@@ -430,7 +367,7 @@ private:
             }
         }
         if (out.type_id != 0) {
-            out.type = cpp_name(out.type_id);
+            out.type = request_.cpp_name(out.type_id);
             use_type(out.type_id);
         }
     }
@@ -447,8 +384,7 @@ private:
         }
     }
 
-    std::map<std::uint64_t, Node::Reader> nodes_;
-    std::map<std::uint64_t, Node::SourceInfo::Reader> infos_;
+    Request request_;
     std::uint64_t file_id_ = 0;
     File file_;
 };
