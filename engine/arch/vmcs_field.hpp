@@ -37,8 +37,8 @@ struct VmcsField {
 };
 
 namespace detail {
-/// Compares characters, not views: to measure every row's name for every field takes more steps than
-/// clang grants a constant expression.
+/// Compares characters, not views: to measure every row's name for every field takes more steps
+/// than clang grants a constant expression.
 constexpr std::size_t vmcs_row_of(const char* name) {
     const auto& rows = state::vmcs_rows<state::Vmcs>;
     for (std::size_t i = 0; i < rows.size(); ++i) {

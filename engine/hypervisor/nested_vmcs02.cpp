@@ -1,9 +1,9 @@
 // vmcs02: what the silicon runs L2 under, made from vmcs12 and from what L0 needs.
 //
-// Owns nothing; derived at entry and after a restore, never saved. It is vmcs12 with L1's share of the
-// time-stamp counter: second-level translation is L1's own EPT, bitmaps and pages are read where L1
-// put them, and what the silicon cannot do alone for L2 comes to L0 unasked (VmExit::assist). What L0
-// does with vmcs01's APIC has no place here: L2's acceleration is L1's.
+// Owns nothing; derived at entry and after a restore, never saved. It is vmcs12 with L1's share of
+// the time-stamp counter: second-level translation is L1's own EPT, bitmaps and pages are read
+// where L1 put them, and what the silicon cannot do alone for L2 comes to L0 unasked
+// (VmExit::assist). What L0 does with vmcs01's APIC has no place here: L2's acceleration is L1's.
 #include "engine/cpu/vmx_controls.hpp"
 #include "engine/hypervisor/nested.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"
