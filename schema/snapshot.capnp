@@ -51,6 +51,8 @@ struct Provenance {
   # How long the machine stood still for the save.
   saveNs @6 :UInt64;
   # From the start of the save until this was written.
+  restored @7 :Text;
+  # How the machine came to be: tier and clock chosen when it was restored; empty for a booted one.
 }
 
 struct Manifest {

@@ -97,6 +97,7 @@ kj::Array<capnp::word> manifest_words(const Manifest& manifest) {
     provenance.setCount(manifest.provenance.count);
     provenance.setPauseNs(manifest.provenance.pause_ns);
     provenance.setSaveNs(manifest.provenance.save_ns);
+    provenance.setRestored(manifest.provenance.restored);
     return capnp::canonicalize(m.asReader());
 }
 
@@ -182,7 +183,7 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     manifest.provenance = {provenance.getCreatedUnixNs(), text(provenance.getHost()),
                            text(provenance.getCreator()), text(provenance.getMachine()),
                            provenance.getCount(),         provenance.getPauseNs(),
-                           provenance.getSaveNs()};
+                           provenance.getSaveNs(),        text(provenance.getRestored())};
     if (map_root(manifest.regions) != manifest.memory_root ||
         machine_digest(manifest.contract, manifest.units, manifest.memory_root) !=
             manifest.machine_digest) {
