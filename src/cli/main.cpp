@@ -1,5 +1,6 @@
 // The `vm` program: wires the verbs to the command line. One file per verb.
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -38,6 +39,7 @@ std::string complaint(const CLI::App& app, int argc, char** argv, const CLI::Par
 
 int main(int argc, char** argv) {
     using namespace nestor;
+    std::signal(SIGXFSZ, SIG_IGN); // a file that would grow too large is an error like any other
     CLI::App app{"vm: machines that are their saved state", "vm"};
     app.require_subcommand(1);
     app.set_version_flag("--version", "vm 0.1.0");

@@ -1,6 +1,7 @@
 // vm restore: continues a saved machine in this process.
 #include <cstdio>
 #include <memory>
+#include <sstream>
 
 #include "src/cli/session.hpp"
 #include "src/cli/verbs.hpp"
@@ -15,15 +16,38 @@ namespace {
 struct RestoreOptions {
     std::string tag;
     std::string memory = "lazy";
+    std::string tier;
+    std::string clock = "resume";
     bool paused = false;
     bool dry_run = false;
     SessionOptions session;
 };
 
-Result<int> restore(const RestoreOptions& o) {
+/// "advance,realtime": what happens to guest time, and how it goes on.
+Result<control::ClockChoice> parse_clocks(const std::string& text, SessionOptions& session) {
+    control::ClockChoice choice;
+    std::stringstream words(text);
+    for (std::string word; std::getline(words, word, ',');) {
+        if (word == "virtual" || word == "realtime") {
+            session.clock = word;
+        } else {
+            choice = TRY(control::parse_clock(word));
+        }
+    }
+    return choice;
+}
+
+Result<int> restore(RestoreOptions& o) {
     if (o.memory != "lazy" && o.memory != "eager") {
         return fail(ErrorCode::usage, "--memory " + o.memory + ": there is no such way",
                     "write lazy or eager");
+    }
+    control::LoadOptions load;
+    load.lazy = o.memory == "lazy";
+    load.tag = o.tag;
+    load.clock = TRY(parse_clocks(o.clock, o.session));
+    if (!o.tier.empty()) {
+        load.tier = TRY(control::parse_tier(o.tier));
     }
     const std::string directory = TRY(control::store_directory(o.session.store));
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
@@ -35,8 +59,6 @@ Result<int> restore(const RestoreOptions& o) {
     }
     TRY(control::refuse("this host cannot run the machine", found), context);
     control::Plan plan = TRY(make_plan(o.session));
-    control::LoadOptions load;
-    load.lazy = o.memory == "lazy";
     std::unique_ptr<control::Keeper> keeper;
     {
         Work work("restoring " + o.tag, o.session.json);
@@ -61,6 +83,15 @@ void add_restore(CLI::App& app, int& status) {
     add_argument(verb, "tag", o->tag, "Snapshot");
     add_option(verb, "--memory", o->memory,
                "lazy: read pages when they are needed; eager: all before the start");
+    add_option(
+        verb, "--tier", o->tier,
+        "resume: the one machine goes on, here and nowhere else; clone: another machine, with "
+        "an identity of its own [the same run once more, as often as wanted]");
+    add_option(
+        verb, "--clock", o->clock,
+        "Guest time goes on where it stood (resume), moves on by what passed since the save "
+        "(advance) or to at=TIME, seconds since 1970 or 2026-03-01T12:00:00Z; with virtual or "
+        "realtime after a comma as for run");
     add_flag(verb, "--paused", o->paused, "Do not run before: vm resume NAME");
     add_flag(verb, "--dry-run", o->dry_run, "Only tell whether it can be restored here");
     add_session_options(verb, o->session);

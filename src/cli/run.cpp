@@ -102,6 +102,8 @@ void add_run(CLI::App& app, int& status) {
     add_option(verb, "--engine", o->engine, "soft or kvm");
     add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
     add_flag(verb, "--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
+    add_option(verb, "--clock", o->session.clock,
+               "virtual: idle time passes at once; realtime: guest time follows the host's");
     add_session_options(verb, o->session);
     on_chosen(verb, status, o->session.json, [o] { return run(*o); });
 }

@@ -78,12 +78,13 @@ void add_session_options(CLI::App* verb, SessionOptions& o) {
     add_option(verb, "--save", o.save, "With --until: save there, under a tag");
     add_flag(verb, "--pause", o.pause, "With --until: pause there");
     add_flag(verb, "--replace", o.replace, "With --save: move the tag where it exists");
-    add_option(verb, "--clock", o.clock,
-               "virtual: idle time passes at once; realtime: guest time follows the host's");
     add_option(verb, "--digest-every", o.digest_every,
                "Write COUNT DIGEST at every multiple of N instructions");
     add_option(verb, "--digest-file", o.digest_file, "Where these go [standard error]");
-    add_flag(verb, "--timing", o.timing, "Tell when the first instruction was executed");
+    add_flag(
+        verb, "--timing", o.timing,
+        "Tell when the first instruction was executed, and when all of a lazily restored memory "
+        "was there");
 }
 
 Result<control::Plan> make_plan(const SessionOptions& o) {
@@ -142,8 +143,10 @@ Result<int> run_session(control::Keeper& keeper, const SessionOptions& o, contro
         std::fflush(digests);
     };
     double first = 0;
+    double resident = 0;
     if (o.timing) {
         plan.on_first_instruction = [&first] { first = milliseconds_running(); };
+        plan.on_resident = [&resident] { resident = milliseconds_running(); };
     }
     auto listener = TRY(claim_socket(o, name));
     Terminal terminal;
@@ -160,11 +163,18 @@ Result<int> run_session(control::Keeper& keeper, const SessionOptions& o, contro
         if (o.timing) {
             object.add("firstInstructionMs", first);
         }
+        if (resident != 0) {
+            object.add("residentMs", resident);
+        }
         std::fprintf(stderr, "%s\n", object.to_json().c_str());
     } else if (o.timing) {
         char text[64];
         std::snprintf(text, sizeof(text), "first instruction after %.2f ms", first);
         terminal.tell(text);
+        if (resident != 0) {
+            std::snprintf(text, sizeof(text), "all memory there after %.2f ms", resident);
+            terminal.tell(text);
+        }
     }
     return outcome.status;
 }

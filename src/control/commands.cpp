@@ -21,7 +21,7 @@ void Supervisor::accept_clients() {
         if (clients_.size() == max_clients) {
             clients_.erase(clients_.begin());
         }
-        clients_.push_back({std::move(*fd), {}});
+        clients_.push_back({std::move(*fd), {}, ++next_client_});
     }
 }
 
@@ -29,18 +29,40 @@ void Supervisor::serve(Client& client) {
     const bool open = client.reader.fill(client.fd.get());
     while (const auto text = client.reader.next()) {
         const Result<Request> request = decode_request(*text);
-        Result<Object> done =
-            request ? answer(*request, client) : Result<Object>(Failure(request.error()));
-        const Reply reply = done ? Reply{Reply::Kind::ok, *std::move(done)}
-                                 : Reply{Reply::Kind::error, error_object(done.error())};
-        if (!send_message(client.fd.get(), encode(reply))) {
-            client.fd.reset();
+        if (!request) {
+            reply(client, Failure(request.error()));
+            continue;
+        }
+        const Result<std::optional<Object>> done = answer(*request, client);
+        if (!done) {
+            reply(client, Failure(done.error()));
+        } else if (*done) {
+            reply(client, **done);
+        }
+        if (!client.fd.valid()) {
             return;
         }
     }
     if (!open) {
         client.fd.reset();
     }
+}
+
+/// Ends the connection of a client that does not take it.
+void Supervisor::reply(Client& client, const Result<Object>& done) const {
+    const Reply message = done ? Reply{Reply::Kind::ok, *done}
+                               : Reply{Reply::Kind::error, error_object(done.error())};
+    if (!send_message(client.fd.get(), encode(message))) {
+        client.fd.reset();
+    }
+}
+
+/// Null where it is gone.
+Supervisor::Client* Supervisor::find_client(u64 number) {
+    const auto found = std::find_if(clients_.begin(), clients_.end(), [number](const Client& c) {
+        return c.number == number && c.fd.valid();
+    });
+    return found == clients_.end() ? nullptr : &*found;
 }
 
 Object Supervisor::status() const {
@@ -55,10 +77,13 @@ Object Supervisor::status() const {
         .add("memory", config.memory)
         .add("engine", "soft")
         .add("clock", plan_.realtime ? "realtime" : "virtual");
+    if (live_) {
+        object.add("saving", live_->tag);
+    }
     return object;
 }
 
-Result<Object> Supervisor::answer(const Request& request, const Client& client) {
+Result<std::optional<Object>> Supervisor::answer(const Request& request, const Client& client) {
     if (request.verb == "status") {
         return status();
     }
@@ -89,39 +114,6 @@ Result<Object> Supervisor::answer(const Request& request, const Client& client) 
         return save(request.arguments, client);
     }
     return fail(ErrorCode::usage, "a machine does not know the verb '" + request.verb + "'");
-}
-
-Result<Object> Supervisor::save(const Object& arguments, const Client& client) {
-    const std::string after = arguments.text("after");
-    if (!after.empty() && after != "resume" && after != "pause" && after != "stop") {
-        return fail(ErrorCode::usage, "--after " + after + ": there is no such thing to do",
-                    "write resume, pause or stop");
-    }
-    SaveOptions options;
-    options.tag = arguments.text("tag");
-    options.replace = arguments.flag("replace");
-    options.goes_on = after != "stop";
-    auto last = Clock::now();
-    options.progress = [&client, last](u64 done, u64 total) mutable {
-        if (Clock::now() - last < std::chrono::milliseconds(100)) {
-            return true;
-        }
-        last = Clock::now();
-        Reply reply{Reply::Kind::progress, {}};
-        reply.body.add("done", done).add("total", total);
-        return send_message(client.fd.get(), encode(reply)).has_value();
-    };
-    const std::string store = arguments.text("store");
-    TRY(console_.flush());
-    Object done = TRY(save_now(store.empty() ? plan_.store : store, options));
-    if (after == "stop") {
-        outcome_ = Outcome{Outcome::Kind::stopped, 0};
-    } else if (!after.empty()) {
-        set_paused(after == "pause");
-    } else {
-        start_pacing();
-    }
-    return done;
 }
 
 } // namespace nestor::control

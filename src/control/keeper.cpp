@@ -1,11 +1,12 @@
 // Joins machine and store: neither knows the other.
 //
-// Owns the page digests and the reader of a lazy restore. Which pages were written is told by the
+// Owns the page digests and the loader of a lazy restore. Which pages were written is told by the
 // page mechanism: after a digest every page is `clean`, and a write through it takes that away. A
-// restored machine begins that way, so its first save costs what it wrote.
+// restored machine begins that way, so its first save costs what it wrote. What was taken from the
+// page mechanism stays in `written_` until the digester has it, so nothing that fails loses a page.
 #include "src/control/keeper.hpp"
 
-#include <cstring>
+#include <chrono>
 
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
@@ -18,13 +19,6 @@ namespace {
 using cpu::GuestMemory;
 namespace page_state = cpu::page_state;
 
-/// From so many pages on, dropping all fast paths at once is cheaper than page by page.
-constexpr u64 many_pages = 2048;
-
-bool is_zero(std::span<const std::byte, page_size> page) {
-    return page[0] == std::byte{} && std::memcmp(page.data(), page.data() + 1, page_size - 1) == 0;
-}
-
 Result<> check_shape(const snapshot::Manifest& manifest, const GuestMemory& memory) {
     const auto regions = memory.regions();
     bool same = regions.size() == manifest.regions.size();
@@ -34,6 +28,30 @@ Result<> check_shape(const snapshot::Manifest& manifest, const GuestMemory& memo
     }
     return same ? Result<>{}
                 : fail(ErrorCode::corrupt, "memory regions are not those of the machine's config");
+}
+
+Result<> check_tier(const snapshot::Manifest& manifest, RestoreTier tier) {
+    if (tier == RestoreTier::resume && manifest.tier == snapshot::Tier::clone) {
+        return fail(ErrorCode::incompatible,
+                    "the machine went on after this save, so it cannot be resumed from it",
+                    "make another machine of it with --tier clone");
+    }
+    if (tier != RestoreTier::resume && manifest.clone_forbidden) {
+        return fail(ErrorCode::incompatible, "the snapshot does not allow a second machine",
+                    "continue the one machine with --tier resume");
+    }
+    return {};
+}
+
+std::string to_text(RestoreTier tier) {
+    constexpr const char* names[] = {"again", "resume", "clone"};
+    return names[static_cast<std::size_t>(tier)];
+}
+
+i64 unix_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
 }
 
 } // namespace
@@ -73,76 +91,108 @@ Result<Digest> guest_digest(const snapshot::Contract& contract,
 
 Keeper::Keeper(std::unique_ptr<machine::Machine> machine) : machine_(std::move(machine)) {}
 
+Keeper::~Keeper() {
+    live_.reset();
+    end_loading();
+}
+
+// --- restoring ----------------------------------------------------------------------------------
+
 Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
                                              const snapshot::Snapshot& snapshot,
                                              const LoadOptions& options) {
+    TRY(check_tier(snapshot.manifest(), options.tier));
     const std::vector<machine::Unit> units = to_machine(snapshot.units());
     const state::MachineConfig config = TRY(machine::Machine::config_of(units));
     auto keeper = std::make_unique<Keeper>(TRY(machine::Machine::create(config, options.machine)));
-    GuestMemory& memory = keeper->machine_->memory();
-    TRY(check_shape(snapshot.manifest(), memory));
-    const u8 page_bits = page_state::clean | (options.lazy ? page_state::absent : 0);
-    std::vector<snapshot::RegionTarget> targets;
-    for (const GuestMemory::Region& region : memory.regions()) {
-        std::memset(region.state, page_bits, region.size >> page_shift);
-        targets.push_back({region.start, region.size, region.host});
-    }
+    machine::Machine& machine = *keeper->machine_;
+    TRY(check_shape(snapshot.manifest(), machine.memory()));
+    TRY(machine.fill_page_states(options.lazy ? page_state::clean | page_state::absent
+                                              : page_state::clean));
     if (options.lazy) {
-        keeper->reader_ = snapshot.page_reader();
+        keeper->loader_ = std::make_unique<PageLoader>(snapshot, machine.memory());
+        keeper->restored_from_ = snapshot;
     } else {
+        std::vector<snapshot::RegionTarget> targets;
+        for (const GuestMemory::Region& region : machine.memory().regions()) {
+            targets.push_back({region.start, region.size, region.host});
+        }
         snapshot::ReadOptions read;
         read.target_is_zero = true;
         read.progress = options.progress;
         TRY(snapshot.read_all(targets, read));
     }
     keeper->source_ = snapshot;
-    keeper->source_store_ = store.directory();
-    keeper->tracked_ = true;
-    TRY(keeper->machine_->load_units(units));
+    keeper->settled_ = store.directory();
+    keeper->from_store_ = store.directory();
+    TRY(machine.load_units(units));
+    if (options.tier == RestoreTier::clone) {
+        TRY(make_clone(machine));
+    } else if (options.tier == RestoreTier::resume) {
+        keeper->to_be_claimed_ = options.tag;
+    }
+    keeper->how_restored_ = to_text(options.tier) + ", " +
+                            set_clock(machine, options.clock,
+                                      snapshot.manifest().provenance.created_unix_ns, unix_ns());
     return keeper;
 }
 
-Result<> Keeper::fill(u8* host, u8* state, Gfn page) {
-    CHECK(reader_.has_value());
-    const auto bytes = TRY(reader_->page(page));
-    if (!is_zero(bytes)) {
-        std::memcpy(host, bytes.data(), page_size);
+Result<> Keeper::take_over(const std::string& by) {
+    if (!to_be_claimed_.empty()) {
+        auto store = TRY(snapshot::Store::open(from_store_, snapshot::Store::Mode::existing));
+        TRY(store.claim(to_be_claimed_, by));
+        to_be_claimed_.clear();
     }
-    *state &= static_cast<u8>(~page_state::absent);
     return {};
 }
+
+// --- pages that are not there yet ---------------------------------------------------------------
 
 Result<> Keeper::fill_page(Gfn page) {
-    const GuestMemory::Page p = machine_->memory().page(page);
-    CHECK(p.host != nullptr && (*p.state & page_state::absent) != 0, {page.value()});
-    return fill(p.host, p.state, page);
+    CHECK(loader_ != nullptr, {page.value()});
+    return loader_->need(page);
 }
 
-Result<> Keeper::prefetch(u64 pages) {
-    const auto regions = machine_->memory().regions();
-    while (reader_ && pages != 0) {
-        if (next_region_ == regions.size()) {
-            reader_.reset();
-            return {};
-        }
-        const GuestMemory::Region& region = regions[next_region_];
-        if (next_page_ == region.size >> page_shift) {
-            ++next_region_;
-            next_page_ = 0;
-            continue;
-        }
-        const u64 i = next_page_++;
-        if ((region.state[i] & page_state::absent) != 0) {
-            TRY(fill(region.host + (i << page_shift), region.state + i, gfn_of(region.start) + i));
-            --pages;
-        }
+Result<> Keeper::prefetch() {
+    if (loader_ && TRY(loader_->look())) {
+        end_loading();
     }
     return {};
 }
 
-Result<> Keeper::fill_all() { return prefetch(~u64{0}); }
+Result<> Keeper::finish_loading() {
+    if (loader_) {
+        TRY(loader_->finish());
+        end_loading();
+    }
+    return {};
+}
 
-std::vector<snapshot::Region> Keeper::regions() {
+/// The order of first touches is a hint for the next restore, so it does not matter where it cannot
+/// be written. A longer one says more.
+void Keeper::end_loading() {
+    if (!loader_) {
+        return;
+    }
+    if (loader_->touched().size() > restored_from_->touch_order().size()) {
+        if (auto store = snapshot::Store::open(from_store_, snapshot::Store::Mode::existing)) {
+            (void)store->record_order(*restored_from_, loader_->touched());
+        }
+    }
+    loader_.reset();
+    restored_from_.reset();
+}
+
+void Keeper::before_reset() {
+    if (live_) {
+        live_->wait();
+    }
+    end_loading();
+}
+
+// --- digests ------------------------------------------------------------------------------------
+
+std::vector<snapshot::Region> Keeper::regions() const {
     std::vector<snapshot::Region> out;
     for (const GuestMemory::Region& region : machine_->memory().regions()) {
         out.push_back({region.start, region.size, region.host});
@@ -150,39 +200,36 @@ std::vector<snapshot::Region> Keeper::regions() {
     return out;
 }
 
-/// Tells the digester which pages were written since it last looked; writes from here on are
-/// visible in the state bytes again.
-Result<> Keeper::note_written() {
+/// Takes note of the pages written so far; writes from here on are visible in the state bytes
+/// again.
+void Keeper::note_written() {
+    const auto runs = machine_->memory().take_written();
+    written_.insert(written_.end(), runs.begin(), runs.end());
+}
+
+/// Tells the digester what it does not know.
+Result<> Keeper::apply_written() {
     if (source_) {
         TRY(source_->seed(digester_));
         source_.reset();
     }
-    GuestMemory& memory = machine_->memory();
-    u64 left = many_pages;
-    for (const GuestMemory::Region& region : memory.regions()) {
-        for (u64 i = 0; i < region.size >> page_shift; ++i) {
-            if (tracked_ && (region.state[i] & page_state::clean) != 0) {
-                continue;
-            }
-            const Gfn page = gfn_of(region.start) + i;
-            digester_.mark_dirty(page);
-            if (left != 0) {
-                --left;
-                memory.set_state(page, page_state::clean);
-            } else {
-                region.state[i] |= page_state::clean;
-            }
-        }
+    for (const cpu::PageRun& run : written_) {
+        digester_.mark_dirty(run.first, run.count);
     }
-    if (left == 0) {
-        machine_->memory_replaced();
-    }
-    tracked_ = true;
+    written_.clear();
     return {};
 }
 
 Result<Digests> Keeper::digest() {
-    TRY(note_written());
+    if (live_) {
+        live_->wait();
+    }
+    note_written();
+    if (!written_.empty()) {
+        settled_.clear();
+        unsettled_ = true;
+    }
+    TRY(apply_written());
     const auto memory = regions();
     Digests digests;
     digests.memory_root = TRY(digester_.root(memory));
@@ -190,33 +237,6 @@ Result<Digests> Keeper::digest() {
     const auto contract = encode_contract(TRY(contract_of(machine_->config())));
     digests.machine = snapshot::machine_digest(contract, units, digests.memory_root);
     return digests;
-}
-
-Result<snapshot::SaveReport> Keeper::save(snapshot::Store& store, const SaveOptions& options) {
-    if (store.directory() != source_store_) {
-        TRY(fill_all()); // the other store may not have them
-    }
-    TRY(note_written());
-    const auto memory = regions();
-    const auto units = to_snapshot(machine_->units());
-    snapshot::SaveRequest request;
-    request.tag = options.tag;
-    request.replace = options.replace;
-    request.units = units;
-    request.regions = memory;
-    request.contract = encode_contract(TRY(contract_of(machine_->config())));
-    TRY(refuse("the machine has state that a snapshot cannot hold",
-               findings(request.contract, units, this_host())));
-    request.schema_set = schema_set_digest();
-    request.engine_semantics = engine_semantics;
-    request.tier = options.goes_on ? snapshot::Tier::clone : snapshot::Tier::resume;
-    request.provenance.creator = "vm";
-    request.provenance.machine = options.machine;
-    request.provenance.count = machine_->count().value();
-    request.wait_for_writer = std::chrono::seconds(5);
-    request.digester = &digester_;
-    request.progress = options.progress;
-    return store.save(request);
 }
 
 } // namespace nestor::control

@@ -7,20 +7,30 @@
 #include <string>
 
 #include "snapshot/snapshot.hpp"
+#include "src/control/live_save.hpp"
+#include "src/control/page_loader.hpp"
+#include "src/control/restored.hpp"
 #include "src/machine/machine.hpp"
 
 namespace nestor::control {
 
 struct SaveOptions {
     std::string tag;
-    std::string machine;  ///< its name, for people
-    bool replace = false; ///< move an existing tag
-    bool goes_on = true;  ///< the machine runs on afterwards: keep track of what it writes
-    snapshot::Progress progress;
+    std::string machine;         ///< its name, for people
+    std::string parent = "auto"; ///< a tag, "none", or "auto": what this machine was last saved to
+    bool replace = false;        ///< move an existing tag
+    bool goes_on = true;         ///< the machine runs on afterwards, so nothing can resume it
+    bool clone_forbidden = false;
+    snapshot::Durability durability = snapshot::Durability::commit;
+    snapshot::Progress progress; ///< of save(); a live save tells by live()->progress()
+    u64 max_copies = 16384;      ///< pages that a live save keeps copies of at a time
 };
 
 struct LoadOptions {
-    bool lazy = false; ///< read pages when they are needed, or by prefetch()
+    bool lazy = false; ///< read pages when they are needed, and in the background
+    RestoreTier tier = RestoreTier::again;
+    std::string tag; ///< of the snapshot, which RestoreTier::resume claims
+    ClockChoice clock;
     machine::MachineOptions machine;
     snapshot::Progress progress;
 };
@@ -34,41 +44,80 @@ struct Digests {
 class Keeper final {
 public:
     explicit Keeper(std::unique_ptr<machine::Machine> machine);
+    /// Interrupts what goes on; notes the order in which pages of a restored machine were touched.
+    ~Keeper();
 
-    /// Makes a machine from a snapshot. The caller has asked findings() first.
+    /// Makes a machine from a snapshot. The caller has asked findings() first. Errors:
+    /// incompatible where the snapshot does not allow the tier.
     [[nodiscard]] static Result<std::unique_ptr<Keeper>> load(const snapshot::Store& store,
                                                               const snapshot::Snapshot& snapshot,
                                                               const LoadOptions& options);
+    /// Once, before the machine first runs: takes the right to resume it, where that was asked for,
+    /// in the name of `by`. Errors: incompatible where somebody was first.
+    [[nodiscard]] Result<> take_over(const std::string& by);
 
     [[nodiscard]] machine::Machine& machine() { return *machine_; }
-    /// Whether prefetch() has anything left to do.
-    [[nodiscard]] bool lazy() const { return reader_.has_value(); }
 
+    // ---- Pages that are not there yet
+
+    [[nodiscard]] bool lazy() const { return loader_ != nullptr; }
     /// Loads one absent page: the answer to Stop::page_needed.
     [[nodiscard]] Result<> fill_page(Gfn page);
-    /// Loads up to `pages` more absent pages.
-    [[nodiscard]] Result<> prefetch(u64 pages);
+    /// Looks after the background reader, which the first call starts. To be called now and then
+    /// while lazy(). Fails as soon as a bad page was found.
+    [[nodiscard]] Result<> prefetch();
+    /// Must be called before the machine is reset, which replaces its memory: ends loading, and
+    /// waits for a live save.
+    void before_reset();
+
+    // ---- Digests and saves
 
     /// The machine digest, as a snapshot taken here would have it. Costs what was written since
-    /// the last digest, save or restore; pages may be absent.
+    /// the last digest, save or restore; pages may be absent. Waits for a live save.
     [[nodiscard]] Result<Digests> digest();
+    /// Saves while the machine stands still.
     [[nodiscard]] Result<snapshot::SaveReport> save(snapshot::Store& store,
                                                     const SaveOptions& options);
 
+    /// Begins to save the machine as it is now, and comes back at once; the machine may run on.
+    /// The store is made where there is none. Errors: failed where a live save goes on.
+    [[nodiscard]] Result<> begin_live_save(const std::string& store, const SaveOptions& options);
+    /// The live save that goes on, or whose result was not taken yet; null without.
+    [[nodiscard]] LiveSave* live() const { return live_.get(); }
+    /// Waits for the live save's end and takes its result. There must be one.
+    [[nodiscard]] Result<snapshot::SaveReport> finish_live_save();
+    /// How long the machine stood still for the last save.
+    [[nodiscard]] double pause_ms() const { return pause_ms_; }
+
 private:
-    [[nodiscard]] Result<> fill(u8* host, u8* state, Gfn page);
-    [[nodiscard]] Result<> fill_all();
-    [[nodiscard]] std::vector<snapshot::Region> regions();
-    [[nodiscard]] Result<> note_written();
+    struct Prepared;
+
+    [[nodiscard]] Result<> finish_loading();
+    [[nodiscard]] std::vector<snapshot::Region> regions() const;
+    [[nodiscard]] std::vector<cpu::PageRun> present_pages() const;
+    void note_written();
+    [[nodiscard]] Result<> apply_written();
+    [[nodiscard]] Result<> not_saving() const;
+    [[nodiscard]] Result<std::shared_ptr<Prepared>> prepare(const SaveOptions& options) const;
+    void end_loading();
 
     std::unique_ptr<machine::Machine> machine_;
+
     snapshot::MemoryDigester digester_;
-    bool tracked_ = false; ///< pages without the clean state are all that digester_ has to redo
-    std::optional<snapshot::Snapshot> source_;   ///< of a restored machine, until it is digested
-    std::string source_store_;                   ///< where absent pages come from
-    std::optional<snapshot::PageReader> reader_; ///< while pages are absent
-    std::size_t next_region_ = 0;                ///< where prefetch() goes on
-    u64 next_page_ = 0;
+    std::vector<cpu::PageRun> written_;        ///< pages that digester_ has to be told of
+    std::optional<snapshot::Snapshot> source_; ///< of a restored machine, until digester_ has it
+    std::string settled_; ///< store that has every page but written_, as digester_ knows it
+
+    std::string from_store_;                          ///< of a restored machine
+    std::string how_restored_;                        ///< for the provenance of later saves
+    std::string to_be_claimed_;                       ///< tag, by take_over()
+    std::optional<snapshot::Snapshot> restored_from_; ///< while pages are absent
+    std::unique_ptr<PageLoader> loader_;              ///< while pages are absent
+
+    double pause_ms_ = 0;
+    bool unsettled_ = false;         ///< digest() found pages, since live_ began, that no store has
+    std::string saving_to_;          ///< store of live_
+    std::unique_ptr<LiveSave> live_; ///< uses most of the above
 };
 
 /// Units of a machine as the store takes them, and back.

@@ -22,7 +22,8 @@ constexpr u64 max_slice = 50'000'000;
 constexpr auto slice_goal = 10ms;
 /// What the guest does not read stays with whoever sends it.
 constexpr u64 max_input_waiting = 64 << 10;
-constexpr u64 prefetch_pages = 512;
+/// How often progress is looked at while nothing else happens.
+constexpr int progress_ms = 100;
 /// A machine that lags behind the host's clock by more did not run: it catches up by so much only.
 constexpr u64 max_lag = 1'000'000'000;
 /// The longest wait of an idle machine, in ticks.
@@ -68,28 +69,69 @@ Supervisor::Supervisor(Keeper& keeper, Plan plan, Console& console,
 Supervisor::~Supervisor() { machine_.set_serial_sink({}); }
 
 Result<Outcome> Supervisor::run() {
+    TRY(keeper_.take_over(plan_.name + ", process " + std::to_string(::getpid())));
     start_pacing();
     while (!outcome_ && !error_) {
         look_outside();
-        if (outcome_ || error_ || paused_) {
-            continue;
-        }
-        if (auto done = run_slice(); !done && !error_) {
-            error_ = done.error();
-        }
-        if (auto done = console_.flush(); !done && !error_) {
-            error_ = done.error();
-        }
-        if (keeper_.lazy() && !error_) {
-            if (auto done = keeper_.prefetch(prefetch_pages); !done) {
+        look_after_live_save();
+        if (!outcome_ && !error_ && !paused_) {
+            if (auto done = run_slice(); !done && !error_) {
+                error_ = done.error();
+            }
+            if (auto done = console_.flush(); !done && !error_) {
                 error_ = done.error();
             }
         }
+        look_after_pages();
+    }
+    if (live_) {
+        if (error_) {
+            keeper_.live()->interrupt();
+        }
+        end_live_save();
     }
     if (error_) {
         return Failure(*error_);
     }
     return *outcome_;
+}
+
+/// Keeps the background reader of a lazy restore going.
+void Supervisor::look_after_pages() {
+    if (!keeper_.lazy() || error_) {
+        return;
+    }
+    if (auto done = keeper_.prefetch(); !done) {
+        error_ = done.error();
+    } else if (!keeper_.lazy() && plan_.on_resident) {
+        plan_.on_resident();
+    }
+}
+
+/// True: the machine asked for a page and can go on.
+Result<bool> Supervisor::serve_page(const machine::Stop& stop) {
+    if (stop.kind == machine::Stop::Kind::page_needed) {
+        TRY(keeper_.fill_page(stop.page));
+        return true;
+    }
+    if (stop.kind == machine::Stop::Kind::copy_needed) {
+        keeper_.live()->release(stop.page);
+        return true;
+    }
+    return false;
+}
+
+/// Runs the machine and serves its requests for pages, without looking outside in between as long
+/// as that does not take long.
+Result<machine::Stop> Supervisor::run_machine() {
+    const machine::RunLimits until = limits();
+    const Clock::time_point end = Clock::now() + slice_goal;
+    for (;;) {
+        const machine::Stop stop = machine_.run(until);
+        if (!TRY(serve_page(stop)) || Clock::now() > end) {
+            return stop;
+        }
+    }
 }
 
 Result<> Supervisor::run_slice() {
@@ -98,7 +140,7 @@ Result<> Supervisor::run_slice() {
     }
     const Clock::time_point start = Clock::now();
     const u64 before = machine_.count().value();
-    const machine::Stop stop = machine_.run(limits());
+    const machine::Stop stop = TRY(run_machine());
     const u64 done = machine_.count().value() - before;
     if (done >= slice_ / 2) {
         adapt_slice(Clock::now() - start);
@@ -189,12 +231,8 @@ Result<> Supervisor::handle(const machine::Stop& stop) {
     case Kind::triple_fault:
         return reset(stop);
     case Kind::page_needed:
-        return keeper_.fill_page(stop.page);
-    case Kind::copy_needed: {
-        u8* const state = machine_.memory().page(stop.page).state;
-        *state &= static_cast<u8>(~cpu::page_state::cow);
-        return {};
-    }
+    case Kind::copy_needed:
+        return {}; // served already
     }
     return {};
 }
@@ -223,6 +261,9 @@ Result<> Supervisor::reached() {
                       "; go on with: vm resume " + plan_.name);
         return {};
     case Plan::Then::save: {
+        if (live_) {
+            end_live_save();
+        }
         SaveOptions options;
         options.tag = plan_.tag;
         options.replace = plan_.replace;
@@ -245,6 +286,7 @@ Result<> Supervisor::reset(const machine::Stop& stop) {
         return fail(ErrorCode::failed, what + plan_.why_no_boot);
     }
     console_.tell(what + "; booting again");
+    keeper_.before_reset();
     return plan_.boot_again(machine_);
 }
 
@@ -277,13 +319,19 @@ void Supervisor::set_paused(bool paused) {
 
 void Supervisor::look_outside() {
     const bool takes_input = machine_.serial_input_waiting() < max_input_waiting;
+    const LiveSave* const live = keeper_.live();
     std::vector<pollfd> fds = {{console_.signal_fd(), POLLIN, 0},
                                {takes_input ? console_.input_fd() : -1, POLLIN, 0},
-                               {listener_ ? listener_->fd() : -1, POLLIN, 0}};
+                               {listener_ ? listener_->fd() : -1, POLLIN, 0},
+                               {live != nullptr ? live->fd() : -1, POLLIN, 0}};
+    const std::size_t first_client = fds.size();
     for (const Client& client : clients_) {
         fds.push_back({client.fd.get(), POLLIN, 0});
     }
-    const int wait = paused_ ? -1 : keeper_.lazy() ? 0 : wait_ms_;
+    int wait = paused_ ? -1 : wait_ms_;
+    if (live != nullptr || keeper_.lazy()) {
+        wait = wait < 0 ? progress_ms : std::min(wait, progress_ms);
+    }
     if (::poll(fds.data(), fds.size(), wait) <= 0) {
         return;
     }
@@ -291,7 +339,7 @@ void Supervisor::look_outside() {
         take_console(fds[1].revents != 0);
     }
     for (std::size_t i = 0; i < clients_.size(); ++i) {
-        if (fds[i + 3].revents != 0) {
+        if (fds[i + first_client].revents != 0) {
             serve(clients_[i]);
         }
     }
@@ -319,25 +367,6 @@ void Supervisor::take_console(bool input_ready) {
                            std::to_string(machine_.count().value()),
                        ""};
     }
-}
-
-Result<Object> Supervisor::save_now(const std::string& store_directory,
-                                    const SaveOptions& options) {
-    auto store = TRY(snapshot::Store::open(store_directory, snapshot::Store::Mode::create));
-    SaveOptions named = options;
-    named.machine = plan_.name;
-    const auto report = TRY(keeper_.save(store, named));
-    Object done;
-    done.add("tag", options.tag)
-        .add("store", store.directory())
-        .add("count", machine_.count().value())
-        .add("machineDigest", to_hex(report.machine_digest))
-        .add("manifest", to_hex(report.manifest))
-        .add("pages", report.pages)
-        .add("newPages", report.new_pages)
-        .add("bytesWritten", report.bytes_written)
-        .add("milliseconds", report.total_ms);
-    return done;
 }
 
 } // namespace nestor::control

@@ -30,6 +30,7 @@ struct Plan {
     u64 digest_every = 0;  ///< instructions; 0 for never
     std::function<void(Icount, const Digest&)> on_digest;
     std::function<void()> on_first_instruction;
+    std::function<void()> on_resident; ///< all memory of a restored machine is there
     /// Boots the machine again after a reset. Empty: a reset ends the run.
     std::function<Result<>(machine::Machine&)> boot_again;
     std::string why_no_boot; ///< what to tell where boot_again is empty
@@ -43,8 +44,8 @@ struct Outcome {
 };
 [[nodiscard]] const char* to_text(Outcome::Kind kind);
 
-/// One thread does everything: it runs the machine in slices and looks outside between them. What
-/// comes in enters through Machine::input.
+/// One thread does everything but reading and writing memory in the background: it runs the machine
+/// in slices and looks outside between them. What comes in enters through Machine::input.
 class Supervisor final {
 public:
     Supervisor(Keeper& keeper, Plan plan, Console& console, std::optional<Listener> listener);
@@ -59,14 +60,32 @@ private:
     struct Client {
         Fd fd;
         MessageReader reader;
+        u64 number = 0;
+    };
+    /// What has to be told once a live save has ended.
+    struct LiveRequest {
+        std::string tag;
+        std::string store;
+        u64 client = 0; ///< its number; it may be gone
+        Icount count;   ///< where the machine stood
+        Clock::time_point told;
     };
 
     void look_outside();
+    void look_after_pages();
     void take_console(bool input_ready);
     void accept_clients();
     void serve(Client& client);
-    [[nodiscard]] Result<Object> answer(const Request& request, const Client& client);
-    [[nodiscard]] Result<Object> save(const Object& arguments, const Client& client);
+    void reply(Client& client, const Result<Object>& done) const;
+    [[nodiscard]] Client* find_client(u64 number);
+    /// Nothing: the reply comes later.
+    [[nodiscard]] Result<std::optional<Object>> answer(const Request& request,
+                                                       const Client& client);
+    [[nodiscard]] Result<std::optional<Object>> save(const Object& arguments, const Client& client);
+    [[nodiscard]] Result<> begin_live_save(const std::string& store, const SaveOptions& options,
+                                           const Client& client);
+    void look_after_live_save();
+    void end_live_save();
     [[nodiscard]] Object status() const;
     [[nodiscard]] Result<Object> save_now(const std::string& store_directory,
                                           const SaveOptions& options);
@@ -74,6 +93,8 @@ private:
 
     [[nodiscard]] machine::RunLimits limits() const;
     [[nodiscard]] Result<> run_slice();
+    [[nodiscard]] Result<machine::Stop> run_machine();
+    [[nodiscard]] Result<bool> serve_page(const machine::Stop& stop);
     [[nodiscard]] Result<> handle(const machine::Stop& stop);
     [[nodiscard]] Result<> reached();
     [[nodiscard]] Result<> reset(const machine::Stop& stop);
@@ -88,6 +109,8 @@ private:
     Console& console_;
     std::optional<Listener> listener_;
     std::vector<Client> clients_;
+    u64 next_client_ = 0;
+    std::optional<LiveRequest> live_;
 
     bool paused_ = false;
     bool until_pending_ = false;

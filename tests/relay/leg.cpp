@@ -43,6 +43,14 @@ Result<> save_again(control::Keeper& keeper, snapshot::Store& store, const Leg& 
                 : fail(ErrorCode::failed, "saving what was restored gives other bytes");
 }
 
+void freeze_all(cpu::GuestMemory& memory) {
+    std::vector<cpu::PageRun> all;
+    for (const auto& region : memory.regions()) {
+        all.push_back({gfn_of(region.start), region.size >> page_shift});
+    }
+    memory.freeze(all);
+}
+
 Result<std::unique_ptr<control::Keeper>> start(const Options& options, const Leg& leg) {
     if (leg.from_store.empty()) {
         return TRY(boot(options, leg.tlb));
@@ -84,10 +92,14 @@ Result<machine::Stop> run_to(control::Keeper& keeper, u64 count) {
     limits.until = Icount(count);
     for (;;) {
         const machine::Stop stop = keeper.machine().run(limits);
-        if (stop.kind != machine::Stop::Kind::page_needed) {
+        if (stop.kind == machine::Stop::Kind::copy_needed) {
+            const cpu::PageRun page{stop.page, 1};
+            keeper.machine().memory().thaw({&page, 1});
+        } else if (stop.kind == machine::Stop::Kind::page_needed) {
+            TRY(keeper.fill_page(stop.page));
+        } else {
             return stop;
         }
-        TRY(keeper.fill_page(stop.page));
     }
 }
 
@@ -108,6 +120,9 @@ Result<End> run_leg(const Options& options, const Leg& leg) {
     keeper->machine().set_serial_sink([&output](std::span<const u8> bytes) {
         (void)std::fwrite(bytes.data(), 1, bytes.size(), output.get());
     });
+    if (leg.frozen) {
+        freeze_all(keeper->machine().memory());
+    }
     const machine::Stop stop = TRY(run_to(*keeper, leg.to));
     const End end = TRY(end_of(*keeper, stop));
     if (!leg.to_tag.empty()) {

@@ -134,6 +134,7 @@ Result<End> spawn(const Options& o, const Leg& leg) {
     add("to-tag", leg.to_tag);
     add("output", leg.output);
     add("lazy", leg.lazy ? "1" : "0");
+    add("frozen", leg.frozen ? "1" : "0");
     add("twice", leg.twice ? "1" : "0");
     add("tlb", std::to_string(leg.tlb));
     std::FILE* const pipe = ::popen(command.c_str(), "re");
@@ -162,6 +163,7 @@ int leg_main(const Arguments& a) {
     leg.to_tag = text(a, "to-tag");
     leg.output = text(a, "output");
     leg.lazy = number(a, "lazy", 0) != 0;
+    leg.frozen = number(a, "frozen", 0) != 0;
     leg.twice = number(a, "twice", 0) != 0;
     leg.tlb = static_cast<unsigned>(number(a, "tlb", 1024));
     const Result<End> end = run_leg(*options, leg);
@@ -268,6 +270,7 @@ Result<bool> relay(const Options& o, const Unbroken& unbroken, const std::vector
                       .to_tag = last ? "" : "leg" + std::to_string(i),
                       .output = output,
                       .lazy = i % 2 == 1,
+                      .frozen = i % 3 == 1,
                       .twice = i != 0 && i % twice_every == 0,
                       .tlb = o.tlbs.empty() ? 1024 : tlbs[i % 4]};
         const End end = TRY(spawn(o, leg));

@@ -51,7 +51,8 @@ struct Leg {
     std::string to_tag; ///< empty: do not save
     std::string output; ///< file that the guest's output is appended to
     bool lazy = false;
-    bool twice = false; ///< check that saving what was restored gives identical bytes
+    bool frozen = false; ///< every page has to be copied before it changes
+    bool twice = false;  ///< check that saving what was restored gives identical bytes
     unsigned tlb = 1024;
 };
 
