@@ -33,6 +33,10 @@ class Nested(machine.VmTest):
         done = self.vm("run", *self.guest("nested", "guest_rounds=3", cpus=2))
         self.assertEqual(self.results(done), 3 * RESULT)
 
+    def test_a_long_computation_in_its_guest_comes_out_right(self):
+        done = self.vm("run", *self.guest("nested", "guest_l2=50"))
+        self.assertEqual(self.results(done), RESULT[:3] + ["l2 rounds 4006945921"] + RESULT[3:])
+
     def test_a_machine_saved_at_the_first_entry_goes_on_to_the_same_result(self):
         self.vm("run", *self.guest("nested"), "--until", "l2", "--save", "l2")
         for memory in ("eager", "lazy"):
