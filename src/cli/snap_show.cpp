@@ -127,6 +127,7 @@ void print_json(const Options& o, const Page& page) {
         .add("engineSemantics", u64{m.engine_semantics})
         .add("host", m.provenance.host)
         .add("creator", m.provenance.creator)
+        .add("restored", m.provenance.restored)
         .add("pauseMs", static_cast<double>(m.provenance.pause_ns) / 1e6)
         .add("saveMs", static_cast<double>(m.provenance.save_ns) / 1e6)
         .add("cloneForbidden", m.clone_forbidden)
@@ -157,6 +158,9 @@ void print_head(const Options& o, const Page& page) {
         print_line("           " + std::to_string(contract->cpus) + " vCPUs " +
                    contract->cpu_model + ", " + size_text(contract->memory) + ", " +
                    std::to_string(contract->tick_hz / 1'000'000) + " MHz");
+    }
+    if (!p.restored.empty()) {
+        print_line("came from  " + p.restored);
     }
     if (page.claim) {
         print_line("resumed    " + time_text(page.claim->at_unix_ns) + " by " + page.claim->by);

@@ -89,6 +89,12 @@ u64 Object::number(std::string_view key) const {
     return number == nullptr ? 0 : *number;
 }
 
+double Object::real(std::string_view key) const {
+    const Value* const value = find(key);
+    const auto* const real = value == nullptr ? nullptr : std::get_if<double>(value);
+    return real == nullptr ? static_cast<double>(number(key)) : *real;
+}
+
 bool Object::flag(std::string_view key) const {
     const Value* const value = find(key);
     const auto* const flag = value == nullptr ? nullptr : std::get_if<bool>(value);

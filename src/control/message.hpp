@@ -36,6 +36,7 @@ public:
     /// The member, or a default where there is none of that type.
     [[nodiscard]] std::string text(std::string_view key) const;
     [[nodiscard]] u64 number(std::string_view key) const;
+    [[nodiscard]] double real(std::string_view key) const; ///< of either kind of number
     [[nodiscard]] bool flag(std::string_view key) const;
     [[nodiscard]] bool has(std::string_view key) const { return find(key) != nullptr; }
     [[nodiscard]] std::string to_json() const;

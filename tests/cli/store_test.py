@@ -185,7 +185,7 @@ class Killed(vm.VmTest):
             process = self.start_counter(f"c{i}")
             self.vm("save", f"c{i}", "--tag", f"kept-{i}")
             saved[f"kept-{i}"] = self.vm("digest", f"kept-{i}").stdout
-            with self.start("save", f"c{i}", "--tag", f"cut-{i}") as save:
+            with self.start("save", f"c{i}", "--tag", f"cut-{i}", "--mode", "live") as save:
                 time.sleep(chance.random() * 0.05)
                 process.kill()
                 save.wait(timeout=vm.PATIENCE)
