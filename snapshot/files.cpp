@@ -262,14 +262,19 @@ Result<> write_reference(const Layout& layout, const Reference& reference, Sync 
 
 bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
-Result<> make_store(const Layout& layout) {
-    std::error_code ignored; // what is missing then, the next call names
-    std::filesystem::create_directories(layout.root, ignored);
+Result<> make_directories(const Layout& layout) {
     for (const std::string& directory :
          {layout.root, layout.packs(), layout.manifests(), layout.refs(), layout.claims(),
           layout.orders(), layout.leases(), layout.deferred()}) {
         TRY(make_directory(directory));
     }
+    return {};
+}
+
+Result<> make_store(const Layout& layout) {
+    std::error_code ignored; // what is missing then, the next call names
+    std::filesystem::create_directories(layout.root, ignored);
+    TRY(make_directories(layout));
     return replace_file(layout.root, "store", text_bytes(seal_text(std::string(store_line))));
 }
 

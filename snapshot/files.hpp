@@ -118,6 +118,8 @@ struct Reference {
 [[nodiscard]] Result<> write_reference(const Layout& layout, const Reference& reference,
                                        Sync sync = Sync::yes);
 
+/// Makes the directories of a store that are not there: a copy may lack empty ones.
+[[nodiscard]] Result<> make_directories(const Layout& layout);
 /// Makes the directories and files of an empty store.
 [[nodiscard]] Result<> make_store(const Layout& layout);
 /// Compares the store file with what make_store writes.

@@ -46,7 +46,14 @@ std::shared_ptr<const Lease> Lease::take(const Layout& layout, const Digest& man
     }
 }
 
-Lease::~Lease() { ::unlink(path_.c_str()); }
+Lease::Lease(Fd fd, std::string path)
+    : fd_(std::move(fd)), path_(std::move(path)), process_(::getpid()) {}
+
+Lease::~Lease() {
+    if (process_ == ::getpid()) {
+        ::unlink(path_.c_str());
+    }
+}
 
 bool Lease::valid() const { return has_name(fd_.get()); }
 

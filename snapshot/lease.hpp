@@ -29,9 +29,10 @@ public:
     [[nodiscard]] bool valid() const;
 
 private:
-    Lease(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+    Lease(Fd fd, std::string path);
     Fd fd_;
     std::string path_;
+    int process_; ///< that took it; after a fork the other one shares the lock
 };
 
 /// The manifests that are leased, sorted, each once. Removes stale leases. For the writer.

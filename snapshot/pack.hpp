@@ -16,7 +16,7 @@
 //
 // Packs were chosen over extents as LMDB values by measurement: 79 MB in 3300 compressed extents
 // took 8.7 % more space there (a value fills whole LMDB pages) and 1.05 to 1.6 times the time, and
-// readers need no LMDB. The index keeps about 50 (fresh) to 170 (much rewritten) bytes a page.
+// readers need no LMDB. The index keeps about 27 (fresh) to 80 (much rewritten) bytes a page.
 #pragma once
 
 #include <map>

@@ -93,6 +93,7 @@ Result<> Store::Impl::recover() const {
 
 Result<WriterLock> Store::Impl::begin_deferred_write(std::chrono::milliseconds wait) const {
     WriterLock lock = TRY(WriterLock::take(layout, wait));
+    TRY(make_directories(layout));
     if (needs_recovery(layout)) {
         TRY(recover(), "looking what the last crash of the host has left");
     }

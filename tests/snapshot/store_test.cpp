@@ -215,6 +215,18 @@ TEST_F(StoreTest, ASecondWriterIsToldWhoHoldsTheStore) {
     EXPECT_TRUE(save(store_, Machine::blank(4), "a"));
 }
 
+TEST_F(StoreTest, ACopyWithoutItsEmptyDirectoriesWorks) {
+    const Machine machine = mixed_machine(100, 0);
+    ASSERT_TRUE(save(store_, machine, "a"));
+    for (const char* const directory : {"claims", "orders", "leases", "deferred"}) {
+        std::filesystem::remove_all(store_.directory() + "/" + directory);
+    }
+    expect_restores("a", machine);
+    EXPECT_TRUE(store_.gc());
+    EXPECT_TRUE(store_.fsck()->findings.empty());
+    EXPECT_TRUE(store_.claim("a", "vm"));
+}
+
 TEST_F(StoreTest, AWriterWaitsWhenAskedTo) {
     const int fd = ::open((store_.directory() + "/writer.lock").c_str(), O_RDWR | O_CREAT, 0644);
     ASSERT_EQ(::flock(fd, LOCK_EX), 0);
