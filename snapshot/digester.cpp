@@ -150,6 +150,16 @@ void MemoryDigester::mark_all_dirty() {
     }
 }
 
+Result<> MemoryDigester::assume_zero(std::span<const Region> regions) {
+    Impl fresh;
+    TRY(fresh.attach(regions));
+    for (RegionTree& tree : fresh.regions) {
+        std::fill(tree.dirty.begin(), tree.dirty.end(), u64{0});
+    }
+    *impl_ = std::move(fresh);
+    return {};
+}
+
 Result<Digest> MemoryDigester::root(std::span<const Region> regions, unsigned threads) {
     TRY(impl_->attach(regions));
     for (RegionTree& tree : impl_->regions) {

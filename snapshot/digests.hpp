@@ -22,6 +22,10 @@ public:
     void mark_dirty(Gfn first, u64 count = 1);
     void mark_all_dirty();
 
+    /// All of memory is zero and clean, without a look at it: mark what is written from here on.
+    /// For a machine that was just made. Errors as root().
+    [[nodiscard]] Result<> assume_zero(std::span<const Region> regions);
+
     /// Root of the memory map, digesting dirty pages only, which are clean afterwards. Fails
     /// (usage) on regions that overlap or are not page aligned.
     [[nodiscard]] Result<Digest> root(std::span<const Region> regions, unsigned threads = 2);

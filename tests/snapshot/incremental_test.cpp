@@ -94,6 +94,24 @@ TEST_F(Incremental, ASeededDigesterNeedsNoPageOfTheSnapshot) {
     expect_restores("b", machine_);
 }
 
+TEST_F(Incremental, MemoryThatWasNeverWrittenIsNotRead) {
+    Machine machine = Machine::blank(3000);
+    const auto regions = machine.regions();
+    MemoryDigester digester;
+    ASSERT_TRUE(digester.assume_zero(regions));
+    machine.fill(0, 70, 5);
+    digester.mark_dirty(Gfn(70));
+    CountingSource source(machine);
+    const auto report = save(store_, machine, "a", [&](SaveRequest& request) {
+        request.digester = &digester;
+        request.source = &source;
+    });
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_EQ(source.reads_, 1u);
+    EXPECT_EQ(report->memory_root, *memory_root(regions));
+    expect_restores("a", machine);
+}
+
 TEST_F(Incremental, AutoFindsTheParentUnderItsNewName) {
     ASSERT_TRUE(save_with("a"));
     ASSERT_TRUE(store_.rename("a", "z"));
