@@ -2,8 +2,10 @@
 
 A measurement is a file there with TITLE, UNIT and measure(engine, context), which gives one number for
 that engine ("nestor" or "qemu"). ENGINES may name fewer, LOWER_IS_BETTER defaults to True, TARGET is the
-sentence of the goal. Each is repeated, the engines in turn, so that what else the host does hits both;
-the table has medians, the JSON every sample.
+sentence of the goal. One that measures several things at once has ROWS instead, a list of (key, title,
+unit, target[, lower is better]), and gives a number by key, for an engine perhaps not for every key.
+Each is repeated, the engines in turn, so that what else the host does hits both; the table has medians,
+the JSON every sample.
 """
 import argparse
 import importlib.util
@@ -17,12 +19,10 @@ import sys
 import tempfile
 import time
 
+from bench_machines import Failed
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENGINES = ("nestor", "qemu")
-
-
-class Failed(Exception):
-    """A machine did not do what the measurement needs; the text says which and what it printed."""
 
 
 class Context:
@@ -32,6 +32,7 @@ class Context:
         self.vm = vm
         self.guests = guests
         self.scratch = scratch
+        self.kept = set()  # what measurements have made in `scratch` for their next repeat
 
     def command(self, engine, image, append="", memory=512, cpus=1):
         """The command line that boots `image` on `engine`: same kernel, image, memory, command line."""
@@ -95,23 +96,37 @@ def host():
     }
 
 
+def rows_of(module):
+    """(key, title, unit, target, lower is better) of everything a file measures."""
+    if hasattr(module, "ROWS"):
+        return [(*row, True)[:5] for row in module.ROWS]
+    lower = getattr(module, "LOWER_IS_BETTER", True)
+    return [("", module.TITLE, module.UNIT, getattr(module, "TARGET", ""), lower)]
+
+
 def run_one(module, context, repeats):
     engines = getattr(module, "ENGINES", ENGINES)
-    samples = {engine: [] for engine in engines}
+    samples = {}
     for _ in range(repeats):
         for engine in engines:
-            samples[engine].append(module.measure(engine, context))
-    medians = {engine: statistics.median(values) for engine, values in samples.items()}
-    ratio = medians["nestor"] / medians["qemu"] if len(engines) == 2 and medians["qemu"] else None
-    return {
-        "title": module.TITLE,
-        "unit": module.UNIT,
-        "lower_is_better": getattr(module, "LOWER_IS_BETTER", True),
-        "target": getattr(module, "TARGET", ""),
-        "samples": samples,
-        "median": medians,
-        "ratio": ratio,
-    }
+            measured = module.measure(engine, context)
+            for key, value in (measured if isinstance(measured, dict) else {"": measured}).items():
+                samples.setdefault(key, {}).setdefault(engine, []).append(value)
+    results = []
+    for key, title, unit, target, lower in rows_of(module):
+        medians = {engine: statistics.median(values) for engine, values in samples.get(key, {}).items()}
+        both = len(medians) == 2 and medians["qemu"]
+        results.append({
+            "key": key,
+            "title": title,
+            "unit": unit,
+            "lower_is_better": lower,
+            "target": target,
+            "samples": samples.get(key, {}),
+            "median": medians,
+            "ratio": medians["nestor"] / medians["qemu"] if both else None,
+        })  # fmt: skip
+    return results
 
 
 def row(result):
@@ -145,13 +160,13 @@ def main():
         for file in files:
             module = load(file)
             try:
-                result = run_one(module, context, options.repeats)
-                print(row(result), flush=True)
+                measured = run_one(module, context, options.repeats)
+                print("\n".join(row(result) for result in measured), flush=True)
             except (Failed, OSError, subprocess.SubprocessError) as error:
                 failures += 1
-                result = {"title": module.TITLE, "error": str(error)}
-                print(f"{module.TITLE:34} failed: {error}", flush=True)
-            results.append({"name": file.stem, **result})
+                measured = [{"title": title, "error": str(error)} for _, title, *_ in rows_of(module)]
+                print(f"{measured[0]['title']:34} failed: {error}", flush=True)
+            results += [{"name": file.stem, **result} for result in measured]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"host": about, "repeats": options.repeats, "results": results}, indent=2))
     print(f"\nas JSON: {options.out}")
