@@ -216,6 +216,8 @@ std::optional<NestedRefusal> Import::entry() {
     cpu::EntryContext context = target.entry;
     context.current_vmcs = vmcs12_pointer;
     Vmcs v = *image.vmcs12;
+    // Linux compares it with IA32_EFER.LMA, which is L2's here, only when L1 enters.
+    context.long_mode = (v.vm_exit_controls & arch::exit_control::host_address_space_size) != 0;
     if (auto failure = cpu::check_controls(v, context)) {
         return refusal(NestedCheck::controls, failure);
     }

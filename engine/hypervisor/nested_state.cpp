@@ -83,7 +83,9 @@ const char* Nested::wrong_together() const {
     if (!s.guest_mode && !s.smm.guest_mode) {
         return nullptr;
     }
-    const cpu::EntryContext c = context();
+    cpu::EntryContext c = context();
+    // IA32_EFER is L2's now; L1's mode at the entry is what it said its host is.
+    c.long_mode = (s.vmcs12.vm_exit_controls & arch::exit_control::host_address_space_size) != 0;
     if (const auto failure = cpu::check_controls(s.vmcs12, c)) {
         return failure->text.data();
     }
