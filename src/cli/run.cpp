@@ -72,6 +72,7 @@ Result<int> run(const RunOptions& o) {
     const state::MachineConfig config = TRY(make_config(o));
     control::Plan plan = TRY(make_plan(o.session));
     control::Keeper keeper(TRY(machine::Machine::create(config)));
+    TRY(keeper.begin_zero());
     const auto images = TRY(read_images(o));
     TRY(keeper.machine().boot(images->boot), "loading the kernel");
     if (!o.no_reboot) {

@@ -91,6 +91,12 @@ Result<Digest> guest_digest(const snapshot::Contract& contract,
 
 Keeper::Keeper(std::unique_ptr<machine::Machine> machine) : machine_(std::move(machine)) {}
 
+Result<> Keeper::begin_zero() {
+    TRY(machine_->fill_page_states(page_state::clean));
+    const auto memory = regions();
+    return digester_.assume_zero(memory);
+}
+
 Keeper::~Keeper() {
     live_.reset();
     end_loading();

@@ -44,6 +44,9 @@ struct Digests {
 class Keeper final {
 public:
     explicit Keeper(std::unique_ptr<machine::Machine> machine);
+    /// For a machine that was just made, before it is booted: its memory is zero, so that digests
+    /// and saves look at what is written from here on and touch nothing else, whatever its size.
+    [[nodiscard]] Result<> begin_zero();
     /// Interrupts what goes on; notes the order in which pages of a restored machine were touched.
     ~Keeper();
 

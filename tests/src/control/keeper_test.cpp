@@ -35,6 +35,23 @@ protected:
     }
 };
 
+TEST_F(KeeperTest, AMachineWhoseMemoryBeganAsZeroHasTheSameDigests) {
+    state::MachineConfig config;
+    config.memory = u64{4} << 20;
+    Keeper keeper(*machine::Machine::create(config));
+    ASSERT_TRUE(keeper.begin_zero());
+    const machine::Image kernel = machine::make_multiboot(page_writer);
+    machine::BootImages images;
+    images.kernel = {"page_writer", kernel};
+    ASSERT_TRUE(keeper.machine().boot(images));
+    run_to(keeper, 5000);
+    const auto looked_at_all = booted(5000)->digest();
+    const auto digests = keeper.digest();
+    ASSERT_TRUE(digests && looked_at_all);
+    EXPECT_EQ(digests->memory_root, looked_at_all->memory_root);
+    EXPECT_EQ(digests->machine, looked_at_all->machine);
+}
+
 TEST_F(RestoreTest, ALazyMachineGoesOnAsTheUnbrokenOneDoes) {
     save(20'000, as("base"));
     auto keeper = restored("base");
