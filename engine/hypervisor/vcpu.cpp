@@ -1,8 +1,7 @@
-// The vCPU contract and L0's run loop: time, pending events, entry, exit.
+// The vCPU contract and L0's run loop: time, vmcs01, entry, exit.
 //
-// L1 runs under vmcs01. Before each entry L0 decides what to inject, in the SDM's order of priority
-// (SDM 3A table 6-2); what cannot be injected yet opens an interrupt or NMI window. Nothing is
-// injected while an access of an abandoned instruction is being answered: it has begun.
+// L1 runs under vmcs01. A run goes from one count at which L0 has to look to the next: a deadline,
+// a counter's overflow, or right behind an event or an access, because something may wait there.
 #include "engine/hypervisor/vcpu.hpp"
 
 #include <algorithm>
@@ -20,9 +19,6 @@ using state::ActivityState;
 
 namespace {
 
-constexpr u32 interrupt_window = arch::proc_control::interrupt_window_exiting;
-constexpr u32 nmi_window = arch::proc_control::nmi_window_exiting;
-constexpr u32 windows = interrupt_window | nmi_window;
 constexpr u64 never = ~u64{0};
 
 /// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and MOV
@@ -181,137 +177,6 @@ void Vcpu::Impl::count_transition() {
     ++count;
     ++cpu.s.retired;
     cpu.set_count(cpu.count_at(nullptr) + 1);
-}
-
-// --- events -------------------------------------------------------------------------------------
-
-bool Vcpu::Impl::wakes() const {
-    if (nested.s.guest_mode) {
-        return nested.wakes();
-    }
-    const bool smi_or_init = (events.smi || init_waits()) && !cpu.s.in_smm;
-    switch (cpu.s.activity) {
-    case ActivityState::active:
-        return true;
-    case ActivityState::wait_for_sipi:
-        return init_waits() || events.sipi;
-    case ActivityState::shutdown:
-        return events.nmi_count > 0 || smi_or_init;
-    case ActivityState::hlt:
-        break;
-    }
-    return smi_or_init || (events.nmi_count > 0 && !cpu.s.blocking_by_nmi) || halt_ends();
-}
-
-/// What ends HLT or MWAIT at whichever level is active, besides SMI, INIT and NMI.
-bool Vcpu::Impl::halt_ends() const {
-    const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
-    if (cpu.injecting() || cpu.s.pending_debug != 0 ||
-        (enabled && (lapic.deliverable() || pic_waits()))) {
-        return true;
-    }
-    if (cpu.s.monitor_armed) {
-        std::array<u8, 64> now{};
-        const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), now);
-        return status != cpu::MemoryStatus::ok || now != cpu.s.monitor_line;
-    }
-    return false;
-}
-
-/// INIT is blocked in VMX root operation (SDM 3C 24.8).
-bool Vcpu::Impl::init_waits() const { return events.init && !nested.s.vmxon; }
-
-bool Vcpu::Impl::pic_waits() const {
-    return lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
-}
-
-void Vcpu::Impl::advance_pmu() {
-    if (pmu.advance({cpu.s.retired, cpu.retired_outside_cpl0()}) &&
-        lapic.raise_local(ApicRegister::lvt_pmi)) {
-        events.nmi_count = static_cast<u8>(std::min(2, events.nmi_count + 1));
-    }
-}
-
-std::optional<Exit> Vcpu::Impl::prepare() {
-    lapic.run_timer(ticks_now(), tsc_now());
-    advance_pmu();
-    if (!wakes()) {
-        if (cpu.s.activity == ActivityState::wait_for_sipi) {
-            return WaitingForSipi{};
-        }
-        return Halted{};
-    }
-    if (cpu.s.activity == ActivityState::hlt && cpu.s.monitor_armed) {
-        cpu.s.monitor_armed = false;
-        cpu.s.activity = ActivityState::active;
-    }
-    return inject_next();
-}
-
-std::optional<Exit> Vcpu::Impl::inject_next() {
-    follow_lapic();
-    cpu.controls.proc = (cpu.controls.proc & ~windows) | nested.windows();
-    if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
-        return std::nullopt;
-    }
-    if (nested.s.guest_mode) {
-        return nested.events();
-    }
-    if (events.smi && !cpu.s.in_smm && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
-        return enter_smm();
-    }
-    if (init_waits() && !cpu.s.in_smm) {
-        accept_init();
-        return std::nullopt;
-    }
-    if (events.sipi && cpu.s.activity == ActivityState::wait_for_sipi) {
-        accept_sipi();
-        return std::nullopt;
-    }
-    if (cpu.s.pending_debug != 0) {
-        return std::nullopt; // comes before NMI and interrupts; the silicon delivers it
-    }
-    if (!inject_nmi()) {
-        inject_interrupt();
-    }
-    return std::nullopt;
-}
-
-/// True: an NMI is injected. Otherwise a window is open if one waits.
-bool Vcpu::Impl::inject_nmi() {
-    if (events.nmi_count == 0) {
-        return false;
-    }
-    if (!cpu.nmi_deliverable()) {
-        cpu.controls.proc |= nmi_window;
-        return false;
-    }
-    --events.nmi_count;
-    cpu::Event e;
-    e.type = cpu::EventType::nmi;
-    e.vector = 2;
-    cpu.inject(e);
-    return true;
-}
-
-void Vcpu::Impl::inject_interrupt() {
-    const auto local = lapic.deliverable();
-    if (!local && !pic_waits()) {
-        return;
-    }
-    if (!cpu.interruptible()) {
-        cpu.controls.proc |= interrupt_window;
-        return;
-    }
-    cpu::Event e;
-    e.type = cpu::EventType::external_interrupt;
-    if (local) {
-        lapic.acknowledge(*local);
-        e.vector = local->value();
-    } else {
-        e.vector = config.board->acknowledge_pic().value();
-    }
-    cpu.inject(e);
 }
 
 // --- run loop -----------------------------------------------------------------------------------
