@@ -130,6 +130,7 @@ private:
     [[nodiscard]] bool exits_on_interrupts() const;
     [[nodiscard]] bool posted_to_l2(Vector vector) const;
     [[nodiscard]] bool nmi_blocked() const;
+    [[nodiscard]] bool window_open() const;
     [[nodiscard]] bool timer_expired() const;
     Vcpu::Impl& v_;
     std::optional<Exit> stop_;

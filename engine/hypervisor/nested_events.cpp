@@ -47,6 +47,14 @@ bool Nested::boundary_busy() const {
            (cpu.s.pending_debug != 0 && !cpu.s.blocking_by_mov_ss) || timer_expired();
 }
 
+/// A window that L1 asked for is open.
+bool Nested::window_open() const {
+    const u32 asked = windows();
+    return ((asked & proc_control::interrupt_window_exiting) != 0 && v_.cpu.interruptible() &&
+            v_.cpu.s.activity == ActivityState::hlt) ||
+           ((asked & proc_control::nmi_window_exiting) != 0 && v_.cpu.nmi_deliverable());
+}
+
 bool Nested::timer_expired() const { return v_.ticks_now() >= v_.cpu.preemption_deadline; }
 
 std::optional<Exit> Nested::events() {
@@ -133,7 +141,7 @@ bool Nested::wakes() const {
         break;
     }
     const bool nmi = e.nmi_count > 0 && !nmi_blocked();
-    if (e.init || e.smi || nmi || boundary_busy() || v_.cpu.injecting()) {
+    if (e.init || e.smi || nmi || boundary_busy() || window_open() || v_.cpu.injecting()) {
         return true;
     }
     if (exits_on_interrupts() && (v_.lapic.deliverable() || v_.pic_waits())) {

@@ -365,6 +365,9 @@ event_tests:
     l2_at l2_sti
     l2_expect "interrupt window", 7
     check_field "interrupt window: rip", GUEST_RIP, A(l2_sti.open)
+    l2_at l2_sti_hlt
+    l2_expect "interrupt window behind HLT", 7
+    check_field "interrupt window: halted", ACTIVITY, 1
 
     ; NMI: to self, exit; the window for virtual NMIs.
     set_proc(0)
@@ -500,6 +503,9 @@ l2_nmi: apic_write 0x300, 0x44400   ; self, NMI
 l2_sti: sti
     nop
 .open: cli
+    vmcall
+l2_sti_hlt: sti
+    hlt
     vmcall
 l2_nops: nop
 .second: nop
