@@ -84,6 +84,7 @@ const char* Nested::wrong_together() const {
         return nullptr;
     }
     cpu::EntryContext c = context();
+    c.in_smm = false; // nobody entered L2 from SMM
     // IA32_EFER is L2's now; L1's mode at the entry is what it said its host is.
     c.long_mode = (s.vmcs12.vm_exit_controls & arch::exit_control::host_address_space_size) != 0;
     if (const auto failure = cpu::check_controls(s.vmcs12, c)) {
