@@ -107,6 +107,7 @@ const std::map<std::string, std::string> listed = {
     {"ud0", "is #UD"},
     {"ud1", "is #UD"},
     {"ud2", "is #UD"},
+    {"vmwrite", "is #UD outside protected mode, where the decoder refuses the rest of VMX itself"},
 };
 
 void sweep(Mode mode, ZydisMachineMode machine, ZydisStackWidth stack) {
