@@ -37,10 +37,11 @@ void Fsck::blame(Location location, const std::string& tag, const std::string& p
     }
 }
 
-bool Fsck::holds(Location location, const Digest& digest) const {
+bool Fsck::holds(RecordKind kind, Location location, const Digest& digest) const {
     const auto record = items_.find(location.extent());
-    return record != items_.end() && location.slot() < record->second.size() &&
-           record->second[location.slot()] == digest;
+    return record != items_.end() && record->second.kind == kind &&
+           location.slot() < record->second.digests.size() &&
+           record->second.digests[location.slot()] == digest;
 }
 
 bool Fsck::check_tree(Location location, const Digest& digest, unsigned level, u64 index,
@@ -55,7 +56,8 @@ bool Fsck::check_tree(Location location, const Digest& digest, unsigned level, u
     const u64 pages = region.size >> page_shift;
     const u64 page = gfn_of(region.start).value() + (index << (fanout_shift * level));
     MapNode node;
-    if (!holds(location, digest) ||
+    const RecordKind kind = level > 0 ? RecordKind::nodes : RecordKind::pages;
+    if (!holds(kind, location, digest) ||
         (level > 0 && !read_node(nodes_, location, digest, pages, level, index, node))) {
         blame(location, tag, "page " + std::to_string(page) + (level > 0 ? " and after" : ""));
         return false;
@@ -88,7 +90,7 @@ void Fsck::check_snapshot(const std::string& tag) {
         const Manifest& manifest = placed->manifest;
         for (std::size_t i = 0; i < manifest.units.size(); ++i) {
             const UnitEntry& unit = manifest.units[i];
-            if (unit.size != 0 && !holds(placed->units[i], unit.digest)) {
+            if (unit.size != 0 && !holds(RecordKind::units, placed->units[i], unit.digest)) {
                 blame(placed->units[i], tag, "unit " + unit.name);
                 sound = false;
             }

@@ -29,6 +29,12 @@ private:
         u32 last = 0;
     };
 
+    /// What a record's items have, whatever its list says.
+    struct Items {
+        RecordKind kind = RecordKind::pages;
+        std::vector<Digest> digests;
+    };
+
     /// Adds a finding and says which it is.
     std::size_t found(std::string where, std::string what);
     /// Notes that `tag` cannot be restored because of what is wrong at `location`.
@@ -44,7 +50,7 @@ private:
     [[nodiscard]] Result<> check_manifests();
     [[nodiscard]] Result<> check_beside();
     void check_snapshot(const std::string& tag);
-    [[nodiscard]] bool holds(Location location, const Digest& digest) const;
+    [[nodiscard]] bool holds(RecordKind kind, Location location, const Digest& digest) const;
     /// Whether everything below is sound; blames what is not.
     [[nodiscard]] bool check_tree(Location location, const Digest& digest, unsigned level,
                                   u64 index, const RegionEntry& region, const std::string& tag);
@@ -55,8 +61,8 @@ private:
     FsckReport report_;
     std::mutex mutex_; ///< of what the pack threads fill
     std::map<u32, std::unique_ptr<const Pack>> packs_;
-    std::unordered_map<u64, std::vector<Digest>> items_; ///< by extent: what they have
-    std::map<u64, std::size_t> by_record_;               ///< finding of a record, by extent
+    std::unordered_map<u64, Items> items_; ///< by extent
+    std::map<u64, std::size_t> by_record_; ///< finding of a record, by extent
     std::map<u32, std::size_t> by_pack_;
     std::map<Digest, std::size_t> by_manifest_;
     RecordCache nodes_;

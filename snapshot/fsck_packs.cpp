@@ -60,7 +60,7 @@ Result<> Fsck::check_records(const Chunk& chunk, RecordBuffer& buffer) {
         const std::scoped_lock lock(mutex_);
         report_.records += 1;
         const u64 extent = Location(chunk.pack, record, 0).extent();
-        items_.emplace(extent, std::move(digests));
+        items_.emplace(extent, Items{buffer.kind(), std::move(digests)});
         if (!wrong.empty()) {
             by_record_[extent] = found(store_.packs->path(chunk.pack), std::move(wrong));
         }
@@ -106,9 +106,9 @@ Result<> Fsck::check_index() {
         }
         // Of a record that is damaged or was collected, nothing can be said.
         return record == items_.end() || by_record_.contains(location.extent()) ||
-               (location.slot() < record->second.size() &&
-                (Index::key_of(record->second[location.slot()]) == key ||
-                 record->second[location.slot()] == zero_digest));
+               (location.slot() < record->second.digests.size() &&
+                (Index::key_of(record->second.digests[location.slot()]) == key ||
+                 record->second.digests[location.slot()] == zero_digest));
     });
     const bool make = options_.repair && (!checked || !there) && !packs_.empty();
     if (checked && !make) {
