@@ -38,10 +38,10 @@ class Nested(machine.VmTest):
         self.assertEqual(self.results(done), RESULT[:3] + ["l2 rounds 4006945921"] + RESULT[3:])
 
     def test_a_machine_saved_at_the_first_entry_goes_on_to_the_same_result(self):
-        self.vm("run", *self.guest("nested"), "--until", "l2", "--save", "l2")
+        self.vm("run", *self.guest("nested"), "--until", "l2", "--save", "l2", "--store", self.store)
         for memory in ("eager", "lazy"):
             with self.subTest(memory=memory):
-                done = self.vm("restore", "l2", "--memory", memory)
+                done = self.vm("restore", "l2", "--memory", memory, "--store", self.store)
                 self.assertEqual(self.results(done), RESULT)
 
 
