@@ -114,7 +114,7 @@ TEST(AmlTest, SleepPackageIsTheKnownEncoding) {
 
 TEST(AmlTest, NotifyingMethodIsTheKnownEncoding) {
     EXPECT_EQ(aml::method("_E00", {aml::notify("_SB", "VGEN", 0x80)}),
-              (aml::Term{0x14, 0x12, '_', 'E', '0', '0', 0,   0x86, '\\', 0x2e,
+              (aml::Term{0x14, 0x13, '_', 'E', '0', '0', 0,   0x86, '\\', 0x2e,
                          '_',  'S',  'B', '_', 'V', 'G', 'E', 'N',  0x0a, 0x80}));
     EXPECT_EQ(aml::string("AB"), (aml::Term{0x0d, 'A', 'B', 0}));
 }

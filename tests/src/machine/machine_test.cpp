@@ -96,7 +96,7 @@ TEST(MachineTest, StopsAtTheTickAskedFor) {
 }
 
 TEST(MachineTest, AFilledPageStateHoldsForEveryPageAndEndsInARequest) {
-    auto machine = fresh();
+    auto machine = booted(spin);
     ASSERT_TRUE(machine->fill_page_states(cpu::page_state::clean | cpu::page_state::absent));
     for (const auto& region : machine->memory().regions()) {
         for (u64 i = 0; i < region.size >> page_shift; ++i) {
