@@ -217,6 +217,32 @@ Entry valid_entry(ValidEntry kind) {
     return e;
 }
 
+void edit_field(state::Vmcs& v, const u8* bytes) {
+    u16 where;
+    u64 value;
+    std::memcpy(&where, bytes, sizeof where);
+    std::memcpy(&value, bytes + 3, sizeof value);
+    const auto& row = state::vmcs_rows<state::Vmcs>[where % state::vmcs_rows<state::Vmcs>.size()];
+    u8* const field = reinterpret_cast<u8*>(&v) + row.offset;
+    u64 now = 0;
+    std::memcpy(&now, field, row.size);
+    constexpr u64 edges[] = {0,       1,       0xfff,   0xffff,  0x10000,
+                             0xfffff, bit(31), bit(32), bit(46), (bit(46) - 0x1000),
+                             bit(47), ~u64{0}};
+    switch (bytes[2] % 4) {
+    case 0:
+    case 1:
+        now ^= bit(value % (row.size * 8u));
+        break;
+    case 2:
+        now = edges[value % std::size(edges)];
+        break;
+    default:
+        now = value;
+    }
+    std::memcpy(field, &now, row.size);
+}
+
 std::optional<EntryFailure> answer(Entry& e, EntryCheckKind kind) {
     std::vector<u8> states(EntryRam::size >> page_shift);
     GuestMemory memory;

@@ -53,6 +53,10 @@ void activate(state::Vmcs& v, u32 controls);
 /// A processor with the dual-monitor treatment, which Nestor has not.
 void allow_smm(EntryContext& c);
 
+/// For fuzzers, out of 11 bytes: row of the VMCS table, operation, value. Flips a bit, or sets a
+/// value at an edge, or any value.
+void edit_field(state::Vmcs& v, const u8* bytes);
+
 /// The identifiers of all rows that do not hold; where all others hold, those found in memory too.
 [[nodiscard]] std::vector<EntryCheckId> broken_rows(Entry& entry);
 /// What check_X() says for one kind of checks.

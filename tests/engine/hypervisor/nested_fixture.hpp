@@ -53,9 +53,9 @@ struct NestedHost {
         put(tables + 0x1000, tables + 0x2007);
         put(tables + 0x2000, 0x87);
         put(tables + 0x3000, tables + 0x2001);
-        put(ept_tables, ept_tables + 0x1007);
-        put(ept_tables + 0x1000, ept_tables + 0x2007);
-        put(ept_tables + 0x2000, 0xb7);
+        put(ept_tables, ept_tables + 0x1407); // bit 10: pages of user mode too
+        put(ept_tables + 0x1000, ept_tables + 0x2407);
+        put(ept_tables + 0x2000, 0x4b7);
         constexpr u8 launch[] = {0x0f, 0x01, 0xc2, 0xf4}; // VMLAUNCH; HLT
         std::memcpy(ram.data() + l1_code, launch, sizeof launch);
         ram[l1_handler] = 0xf4; // HLT

@@ -1,0 +1,149 @@
+// A vmcs12 near the valid boundary: L1 launches it, L2 runs, exits to L1, which resumes it behind
+// the instruction that exited. Nothing crashes, and a vCPU that is saved, encoded, decoded and
+// loaded into a fresh one every few counts, with another TLB size, ends as the unbroken one.
+//
+// Input: as fuzz_entry's; the code is L2's.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <variant>
+
+#include "engine/state/codec.hpp"
+#include "nested_fixture.hpp"
+
+namespace {
+
+using namespace nestor;
+using cpu::ValidEntry;
+using hv::NestedHost;
+
+constexpr u64 most_counts = 400;
+constexpr u64 counter = 0x2e800, page_directory32 = 0x38000;
+
+/// L1's exit handler: twelve times behind the instruction and on, then HLT.
+constexpr u8 handler[] = {
+    0xff, 0x0c, 0x25, 0x00, 0xe8, 0x02, 0x00, // dec dword [counter]
+    0x74, 0x1c,                               // jz hlt
+    0xb8, 0x1e, 0x68, 0x00, 0x00,             // mov eax, guest RIP
+    0x0f, 0x78, 0xc3,                         // vmread rbx, rax
+    0xb9, 0x0c, 0x44, 0x00, 0x00,             // mov ecx, VM-exit instruction length
+    0x0f, 0x78, 0xca,                         // vmread rdx, rcx
+    0x83, 0xe2, 0x0f,                         // and edx, 15
+    0x48, 0x01, 0xd3,                         // add rbx, rdx
+    0x0f, 0x79, 0xc3,                         // vmwrite rax, rbx
+    0x0f, 0x01, 0xc3,                         // vmresume
+    0xf4,                                     // hlt
+};
+
+/// Makes a valid VMCS run `l2_code` in NestedHost's memory.
+void aim(state::Vmcs& v, ValidEntry kind) {
+    NestedHost::set_host(v);
+    v.guest_rip = NestedHost::l2_code;
+    v.guest_rsp = 0x2d000;
+    v.guest_cr3 = NestedHost::tables;
+    v.guest_cr4 |= arch::cr4::osfxsr | arch::cr4::pse;
+    v.ept_pointer = (v.ept_pointer & page_mask) | NestedHost::ept_tables;
+    v.vmx_preemption_timer_value = 1000;
+    v.pml_index = 511;
+    v.cpu_based_vm_exec_control &=
+        ~(arch::proc_control::interrupt_window_exiting | arch::proc_control::nmi_window_exiting |
+          arch::proc_control::monitor_trap_flag);
+    switch (kind) {
+    case ValidEntry::pae32:
+    case ValidEntry::pae32_ept:
+        v.guest_cr3 = NestedHost::tables + 0x3000;
+        v.guest_pdpte0 = NestedHost::tables + 0x2001;
+        break;
+    case ValidEntry::v8086:
+        v.guest_cr3 = page_directory32;
+        v.guest_rip = 0;
+        v.guest_rsp = 0xf000;
+        break;
+    case ValidEntry::real:
+        v.guest_cs_selector = NestedHost::l2_code >> 4;
+        v.guest_cs_base = NestedHost::l2_code;
+        v.guest_rip = 0;
+        v.guest_rsp = 0xf000;
+        break;
+    default:
+        break;
+    }
+}
+
+/// Runs one leg. False: the vCPU has nothing more to do.
+bool run_leg(hv::Vcpu& vcpu, u64& count, u64 until) {
+    for (;;) {
+        const hv::TimeBase base{Icount(count), Ticks(count), 1, 1};
+        const hv::Exit exit = vcpu.run(base, Icount(until));
+        CHECK(vcpu.count().value() >= count && vcpu.count().value() <= until);
+        count = vcpu.count().value();
+        if (std::holds_alternative<hv::CountReached>(exit)) {
+            return true;
+        }
+        if (std::holds_alternative<hv::PortAccess>(exit) ||
+            std::holds_alternative<hv::MmioAccess>(exit)) {
+            vcpu.complete(0x5a5a5a5a5a5a5a5a);
+        } else if (!std::holds_alternative<hv::Yielded>(exit) &&
+                   !std::holds_alternative<hv::EoiBroadcast>(exit)) {
+            return false;
+        }
+    }
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    if (size < 4) {
+        return 0;
+    }
+    const ValidEntry kind = cpu::valid_entries[data[0] % std::size(cpu::valid_entries)];
+    const u64 leg = 1 + data[1] % 23;
+    std::size_t edits = data[2] % 8;
+    data += 3;
+    size -= 3;
+    cpu::Entry entry = cpu::valid_entry(kind);
+    aim(entry.v, kind);
+    for (; edits > 0 && size >= 11; --edits, data += 11, size -= 11) {
+        cpu::edit_field(entry.v, data);
+    }
+    std::vector<u8> ram = NestedHost::memory_of(entry);
+    std::memcpy(ram.data() + NestedHost::l1_handler, handler, sizeof handler);
+    ram[counter] = 12;
+    ram[page_directory32] = 0x87;
+    std::memcpy(ram.data() + NestedHost::l2_code, data, std::min<std::size_t>(size, 0x1000));
+
+    NestedHost whole(ram, 256);
+    const state::Vcpu start = whole.before_launch(entry.v);
+    CHECK(whole.vcpu.load(start).has_value());
+    u64 whole_count = 0;
+    run_leg(whole.vcpu, whole_count, most_counts);
+
+    auto broken = std::make_unique<NestedHost>(ram, 1);
+    CHECK(broken->vcpu.load(start).has_value());
+    u64 count = 0;
+    while (run_leg(broken->vcpu, count, std::min(count + leg, most_counts)) &&
+           count < most_counts) {
+        const auto bytes = state::encode(broken->vcpu.save());
+        const auto decoded = state::decode<state::Vcpu>(bytes);
+        CHECK(decoded.has_value());
+        auto fresh = std::make_unique<NestedHost>(broken->ram, 1);
+        const auto loaded = fresh->vcpu.load(*decoded);
+        if (!loaded) {
+            std::fprintf(stderr, "%s\n", loaded.error().message.c_str());
+        }
+        CHECK(loaded.has_value());
+        broken = std::move(fresh);
+    }
+    CHECK(count == whole_count, {count, whole_count});
+    const auto differences = state::diff(whole.vcpu.save(), broken->vcpu.save());
+    for (const auto& d : differences) {
+        std::fprintf(stderr, "%s: whole %s, broken %s\n", d.path.c_str(), d.left.c_str(),
+                     d.right.c_str());
+    }
+    CHECK(differences.empty());
+    CHECK(whole.ram == broken->ram);
+    return 0;
+}
