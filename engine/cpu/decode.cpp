@@ -5,6 +5,7 @@
 // anything can read them, faults and exits included, are not computed; in an exact block all are.
 #include "engine/cpu/decode.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "engine/arch/bits.hpp"
@@ -343,7 +344,8 @@ Decoder::Status Decoder::decode(const FetchWindow& window, Mode mode, const Feat
     end.imm = offset < window.size ? 1 : 0; // the next block is in the same page
     block.n = emitted;
     block.count = emitted;
-    block.bytes = static_cast<u16>(offset);
+    // What makes an instruction undefined may be any of the bytes that the decoder looked at.
+    block.bytes = static_cast<u16>(undefined ? std::min(window.size, 15u) : offset);
     return Status::ok;
 }
 

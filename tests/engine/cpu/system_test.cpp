@@ -472,4 +472,15 @@ TEST_F(SystemTest, InvpcidChecksTypeAndDescriptor) {
     expect_fault64(13, 0, code);
 }
 
+TEST_F(SystemTest, AnUndefinedInstructionIsDecodedAnewWhenAnyOfItsBytesChanges) {
+    long_mode();
+    execute({0xff, 0xff, 0x90}); // FF /7
+    EXPECT_EQ(reached(), 6);
+    write(code + 1, u8{0xc0}); // INC EAX
+    cpu.s.rip = code;
+    cpu.s.activity = state::ActivityState::active;
+    ASSERT_EQ(cpu.run(0, 1), Cpu::Stop::count);
+    EXPECT_EQ(cpu.s.rip, code + 2);
+}
+
 } // namespace nestor::cpu
