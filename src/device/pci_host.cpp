@@ -17,9 +17,10 @@ constexpr u32 address_bits = 0x80fffffc;
 constexpr u8 reset_cpu = 1 << 2;
 constexpr u8 reset_bits = 0x0e;
 
-/// Configuration space of the host bridge: an 82441FX as QEMU's pc has it. Nothing in it can be
-/// written. Memory access and bus mastering are on; class 06:00; header type 0 (PCI 2.3, 6.1).
-constexpr std::array<u32, 4> host_bridge = {0x1237'8086, 0x0000'0006, 0x0600'0002, 0};
+/// Configuration space of the host bridge: a Q35 MCH, which has no SMRAM control in the i440FX's
+/// place. Nothing in it can be written. Memory access and bus mastering are on; class 06:00; header
+/// type 0 (PCI 2.3, 6.1).
+constexpr std::array<u32, 4> host_bridge = {0x29c0'8086, 0x0000'0006, 0x0600'0002, 0};
 
 /// One register of the function that `address` selects.
 u32 config_register(u32 address) {

@@ -138,7 +138,7 @@ TEST(PciHostTest, FunctionZeroIsAHostBridgeThatCannotBeWritten) {
     pci.write(0xcf8, 4, 0x80000000);
     EXPECT_EQ(pci.read(0xcfc, 2) & 0xffff, 0x8086u);
     pci.write(0xcfc, 4, 0);
-    EXPECT_EQ(pci.read(0xcfc, 4), 0x12378086u);
+    EXPECT_EQ(pci.read(0xcfc, 4), 0x29c08086u);
     pci.write(0xcf8, 4, 0x80000010);
     pci.write(0xcfc, 4, 0xffffffff);
     EXPECT_EQ(pci.read(0xcfc, 4), 0u); // no base address
