@@ -46,7 +46,7 @@ public:
 
 private:
     static constexpr u64 width_mask = (u64{1} << 48) - 1;
-    /// Where counter n counts: bits of FIXED_CTR_CTRL's enable field, 0 for nowhere.
+    /// Where counter n counts: bits of FIXED_CTR_CTRL's enable field; 0: it does not count.
     [[nodiscard]] unsigned levels(unsigned n) const;
     [[nodiscard]] bool interrupts(unsigned n) const;
     [[nodiscard]] u64& stored(unsigned n);
