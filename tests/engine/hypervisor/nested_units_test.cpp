@@ -51,15 +51,16 @@ public:
         return {vcpu->save(), digests};
     }
 
-    std::unique_ptr<hv::Vcpu> vcpu;
-    hv::Exit last;
-
 private:
     std::vector<state::CpuidEntry> cpuid_;
     std::array<std::vector<u8>, 8> ram_;
     std::array<std::vector<u8>, 8> states_;
     cpu::GuestMemory memory_;
     std::unique_ptr<cpu::Package> package_;
+
+public:
+    std::unique_ptr<hv::Vcpu> vcpu; ///< goes before the package it runs in
+    hv::Exit last;
 };
 
 state::Vcpu vcpu_of(const Machine& machine) {
