@@ -103,6 +103,8 @@ void Cpu::complete_instruction(unsigned length) {
 }
 
 Cpu::Stop Cpu::run(u64 count, u64 instructions) {
+    // What this program's own x87 arithmetic left in the host's status word is not the guest's.
+    asm volatile("fnclex");
     start_count_ = count;
     used_ = 0;
     level_ = cpl;

@@ -294,6 +294,21 @@ TEST(X87Oracle, EveryFormAgreesWithTheHost) {
     fmt::print("{} forms, {} cases, seed {}\n", all.size(), total, seed_wanted());
 }
 
+TEST(X87Oracle, ExceptionsThatThisProgramRaisedAreNotTheGuests) {
+    Harness harness;
+    Case c;
+    c.vector = true;
+    c.code = {0xd9, 0xe8, 0xd8, 0xc0}; // FLD1; FADD ST, ST: exact
+    c.start.rip = code_address;
+    c.start.x87[0] = 0x7f;
+    c.start.x87[1] = 0x03;
+    volatile long double third = 3;
+    third = 1 / third; // inexact
+    const Result guest = harness.run_guest(c);
+    EXPECT_EQ(guest.vector, 3);
+    EXPECT_EQ(guest.end.x87[2] & 0x3f, 0);
+}
+
 } // namespace
 
 } // namespace nestor::test
