@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "engine/cpu/cpu.hpp"
+#include "src/base/check.hpp"
 
 namespace nestor::cpu {
 
@@ -23,11 +24,14 @@ const Op* op_stale(Cpu& cpu, const Op* op) {
 
 Block nowhere{.n = Block::dead};
 
-CodeCache::CodeCache() : buckets_(std::size_t{1} << bucket_bits) {}
+CodeCache::CodeCache()
+    : buckets_(static_cast<Block**>(std::calloc(std::size_t{1} << bucket_bits, sizeof(Block*)))) {
+    CHECK(buckets_ != nullptr);
+}
 
 void* CodeCache::allocate(std::size_t bytes) {
     if (chunk_size - chunk_used_ < bytes) {
-        chunks_.push_back(std::make_unique<std::byte[]>(chunk_size + alignof(Op)));
+        chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_size + alignof(Op)));
         chunk_used_ = 0;
     }
     auto base = reinterpret_cast<std::uintptr_t>(chunks_.back().get());
@@ -114,7 +118,10 @@ bool CodeCache::invalidate(u64 phys, unsigned size) {
 }
 
 void CodeCache::reset() {
-    std::fill(buckets_.begin(), buckets_.end(), nullptr);
+    if (empty()) {
+        return;
+    }
+    std::fill_n(buckets_.get(), std::size_t{1} << bucket_bits, nullptr);
     pages_.clear();
     chunks_.clear();
     chunk_used_ = chunk_size;

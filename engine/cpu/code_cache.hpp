@@ -5,6 +5,7 @@
 // arena is full everything is forgotten at once, between two blocks.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -39,6 +40,7 @@ public:
 
     /// Whether reset() should be called before the next insert.
     [[nodiscard]] bool full() const { return used_ >= capacity; }
+    [[nodiscard]] bool empty() const { return used_ == 0; }
     /// Forgets everything. No block may be running, and jump caches must be cleared.
     void reset();
 
@@ -54,7 +56,10 @@ private:
     void* allocate(std::size_t bytes);
     void unhash(Block* block);
 
-    std::vector<Block*> buckets_;
+    struct Free {
+        void operator()(Block** buckets) const { std::free(buckets); }
+    };
+    std::unique_ptr<Block*[], Free> buckets_; ///< calloc: pages that no block hashes to stay holes
     std::unordered_map<u64, std::vector<Block*>>
         pages_; ///< by guest frame; crossing blocks in both
     std::vector<std::unique_ptr<std::byte[]>> chunks_;

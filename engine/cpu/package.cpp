@@ -55,6 +55,7 @@ Package::Package(GuestMemory& memory, const Config& config)
 Package::~Package() { memory_.set_watcher(nullptr); }
 
 void Package::forget_all() {
+    const bool derived = !code_->empty() || !tables_.empty();
     code_->reset();
     tables_.clear();
     noted_ = {};
@@ -62,6 +63,9 @@ void Package::forget_all() {
     for (Cpu* cpu : cpus_) {
         cpu->flush_tlb();
         cpu->forget_jumps();
+    }
+    if (!derived) {
+        return; // no state says otherwise, and a large machine has millions of them
     }
     for (const GuestMemory::Region& region : memory_.regions()) {
         forget_derived({region.state, region.size >> page_shift});

@@ -1,20 +1,15 @@
-// SHA-256 by OpenSSL, which picks the SHA instructions where the host has them. The algorithm
-// object is fetched once: fetching it per call costs more than digesting a page.
+// SHA-256 by OpenSSL, which picks the SHA instructions where the host has them.
+//
+// By its functions for this one digest, which OpenSSL 3 calls deprecated: what it recommends reads
+// a configuration and fills tables first, a millisecond of every start of the program.
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "src/base/digest.hpp"
 
-#include <openssl/evp.h>
-
-#include "src/base/check.hpp"
+#include <openssl/sha.h>
 
 namespace nestor {
 
 namespace {
-
-const EVP_MD* algorithm() {
-    static EVP_MD* const md = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-    CHECK(md != nullptr);
-    return md;
-}
 
 int hex_value(char c) {
     if (c >= '0' && c <= '9') {
@@ -29,14 +24,9 @@ int hex_value(char c) {
 } // namespace
 
 struct Hasher::Impl {
-    EVP_MD_CTX* context = EVP_MD_CTX_new();
+    SHA256_CTX context;
 
-    Impl() { restart(); }
-    ~Impl() { EVP_MD_CTX_free(context); }
-    Impl(const Impl&) = delete;
-    Impl& operator=(const Impl&) = delete;
-
-    void restart() { CHECK(EVP_DigestInit_ex(context, algorithm(), nullptr) == 1); }
+    Impl() { SHA256_Init(&context); }
 };
 
 Hasher::Hasher() : impl_(std::make_unique<Impl>()) {}
@@ -45,7 +35,7 @@ Hasher::Hasher(Hasher&&) noexcept = default;
 Hasher& Hasher::operator=(Hasher&&) noexcept = default;
 
 void Hasher::add(std::span<const std::byte> data) {
-    CHECK(EVP_DigestUpdate(impl_->context, data.data(), data.size()) == 1);
+    SHA256_Update(&impl_->context, data.data(), data.size());
 }
 
 void Hasher::add(u64 value) {
@@ -59,17 +49,18 @@ void Hasher::add(u64 value) {
 
 Digest Hasher::finish() {
     Digest digest;
-    unsigned size = 0;
-    CHECK(EVP_DigestFinal_ex(impl_->context, digest.bytes.data(), &size) == 1);
-    CHECK(size == digest.bytes.size(), {size});
-    impl_->restart();
+    SHA256_Final(digest.bytes.data(), &impl_->context);
+    SHA256_Init(&impl_->context);
     return digest;
 }
 
 Digest sha256(std::span<const std::byte> data) {
-    thread_local Hasher hasher;
-    hasher.add(data);
-    return hasher.finish();
+    Digest digest;
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    SHA256_Update(&context, data.data(), data.size());
+    SHA256_Final(digest.bytes.data(), &context);
+    return digest;
 }
 
 std::string to_hex(const Digest& digest) {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 
 #include <unistd.h>
 
@@ -17,7 +18,16 @@ namespace nestor::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-const Clock::time_point program_start = Clock::now();
+
+/// The process begins with its exec; what the kernel and the loader did since is its CPU time.
+Clock::time_point process_start() {
+    timespec used{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return Clock::now() - std::chrono::seconds(used.tv_sec) -
+           std::chrono::nanoseconds(used.tv_nsec);
+}
+
+const Clock::time_point program_start = process_start();
 
 Result<> check_save(const SessionOptions& o, const std::string& store) {
     if (!snapshot::is_valid_tag(o.save)) {

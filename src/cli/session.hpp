@@ -37,7 +37,7 @@ void add_session_options(CLI::App* verb, SessionOptions& options);
 [[nodiscard]] Result<int> run_session(control::Keeper& keeper, const SessionOptions& options,
                                       control::Plan plan);
 
-/// Milliseconds since the program began.
+/// Milliseconds since the process began.
 [[nodiscard]] double milliseconds_running();
 
 } // namespace nestor::cli

@@ -75,7 +75,7 @@ Result<> Memory::add(Gpa start, u64 size) {
 /// Maps one piece of a file over all state bytes, privately, again and again: eight million of them
 /// cost a few system calls, and pages of them come into being as they are looked at.
 Result<> Memory::fill_states(u8 state) {
-    constexpr u64 piece = 256 << 10;
+    constexpr u64 piece = 64 << 10;
     const std::vector<u8> bytes(piece, state);
     const Fd file(memfd_create("nestor-states", MFD_CLOEXEC));
     if (!file.valid() || write(file.get(), bytes.data(), piece) != static_cast<ssize_t>(piece)) {

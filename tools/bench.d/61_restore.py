@@ -1,10 +1,10 @@
-"""Restoring machines that had booted, of 128 MiB and 1 GiB: from the start of the process to the first
+"""Restoring machines that had booted, of 128 MiB to 32 GiB: from the start of the process to the first
 instruction (lazy), and to the last page (eager). QEMU reads the whole file first, so both are one there."""
 import time
 
 import bench_machines
 
-SIZES = [128, 1024]
+SIZES = [128, 1024, 8192, 32768]
 MIB = 1 << 20
 ROWS = [
     *((f"first_{size}", f"first instruction, {size} MiB", "ms", "at most 5") for size in SIZES),
