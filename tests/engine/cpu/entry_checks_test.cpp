@@ -6,29 +6,12 @@
 #include <gtest/gtest.h>
 
 #include "engine/state/codec.hpp"
-#include "entry_fixture.hpp"
+#include "entry_breaks.hpp"
 
 namespace nestor::cpu {
 namespace {
 
 using namespace arch;
-
-struct Break {
-    EntryCheckId id;
-    ValidEntry from;
-    void (*apply)(state::Vmcs& v, EntryContext& c, MsrListEntry& msr, EntryRam& ram);
-    int line;
-};
-
-const Break breaks[] = {
-#define BREAK(id, from, ...)                                                                       \
-    {EntryCheckId::id, ValidEntry::from,                                                           \
-     []([[maybe_unused]] state::Vmcs& v, [[maybe_unused]] EntryContext& c,                         \
-        [[maybe_unused]] MsrListEntry& msr, [[maybe_unused]] EntryRam& ram) { __VA_ARGS__; },      \
-     __LINE__},
-#include "entry_breaks.def"
-#undef BREAK
-};
 
 const EntryCheck& row(EntryCheckId id) { return entry_checks()[static_cast<std::size_t>(id)]; }
 

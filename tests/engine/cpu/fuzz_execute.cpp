@@ -7,15 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <variant>
+#include <memory>
 #include <vector>
 
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
-#include "engine/hypervisor/vcpu.hpp"
-#include "engine/state/codec.hpp"
-#include "src/base/check.hpp"
+#include "tests/engine/hypervisor/saved_legs.hpp"
 
 namespace {
 
@@ -168,26 +166,6 @@ state::Vcpu start_state(hv::Vcpu& vcpu, unsigned mode, Random& random) {
     return v;
 }
 
-/// Runs one leg. False: the machine has nothing more to do.
-bool run_leg(hv::Vcpu& vcpu, u64& count, u64 until) {
-    for (;;) {
-        const hv::TimeBase base{Icount(count), Ticks(count), 1, 1};
-        const hv::Exit exit = vcpu.run(base, Icount(until));
-        CHECK(vcpu.count().value() >= count && vcpu.count().value() <= until);
-        count = vcpu.count().value();
-        if (std::holds_alternative<hv::CountReached>(exit)) {
-            return true;
-        }
-        if (std::holds_alternative<hv::PortAccess>(exit) ||
-            std::holds_alternative<hv::MmioAccess>(exit)) {
-            vcpu.complete(0x5a5a5a5a5a5a5a5a);
-        } else if (!std::holds_alternative<hv::Yielded>(exit) &&
-                   !std::holds_alternative<hv::EoiBroadcast>(exit)) {
-            return false;
-        }
-    }
-}
-
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -206,34 +184,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(ram.data() + code, data + 10, length);
 
     Host whole(ram, cpuid, 256);
-    const state::Vcpu start = start_state(whole.vcpu, mode, random);
-    CHECK(whole.vcpu.load(start).has_value());
-    u64 whole_count = 0;
-    run_leg(whole.vcpu, whole_count, most_counts);
-
-    auto broken = std::make_unique<Host>(ram, cpuid, 1);
-    CHECK(broken->vcpu.load(start).has_value());
-    u64 count = 0;
-    bool going = true;
-    while (going && count < most_counts) {
-        going = run_leg(broken->vcpu, count, std::min(count + leg, most_counts));
-        if (!going) {
-            break;
-        }
-        const auto bytes = state::encode(broken->vcpu.save());
-        const auto decoded = state::decode<state::Vcpu>(bytes);
-        CHECK(decoded.has_value());
-        auto fresh = std::make_unique<Host>(broken->ram, cpuid, 1);
-        CHECK(fresh->vcpu.load(*decoded).has_value());
-        broken = std::move(fresh);
-    }
-    CHECK(count == whole_count, {count, whole_count});
-    const auto differences = state::diff(whole.vcpu.save(), broken->vcpu.save());
-    for (const auto& d : differences) {
-        std::fprintf(stderr, "%s: whole %s, broken %s\n", d.path.c_str(), d.left.c_str(),
-                     d.right.c_str());
-    }
-    CHECK(differences.empty());
-    CHECK(whole.ram == broken->ram);
+    CHECK(whole.vcpu.load(start_state(whole.vcpu, mode, random)).has_value());
+    hv::check_saved_legs(whole, leg, most_counts, [](const std::vector<u8>& content, unsigned tlb) {
+        return std::make_unique<Host>(content, cpuid, tlb);
+    });
     return 0;
 }

@@ -6,13 +6,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <memory>
-#include <variant>
 
-#include "engine/state/codec.hpp"
 #include "nested_fixture.hpp"
+#include "saved_legs.hpp"
 
 namespace {
 
@@ -73,26 +71,6 @@ void aim(state::Vmcs& v, ValidEntry kind) {
     }
 }
 
-/// Runs one leg. False: the vCPU has nothing more to do.
-bool run_leg(hv::Vcpu& vcpu, u64& count, u64 until) {
-    for (;;) {
-        const hv::TimeBase base{Icount(count), Ticks(count), 1, 1};
-        const hv::Exit exit = vcpu.run(base, Icount(until));
-        CHECK(vcpu.count().value() >= count && vcpu.count().value() <= until);
-        count = vcpu.count().value();
-        if (std::holds_alternative<hv::CountReached>(exit)) {
-            return true;
-        }
-        if (std::holds_alternative<hv::PortAccess>(exit) ||
-            std::holds_alternative<hv::MmioAccess>(exit)) {
-            vcpu.complete(0x5a5a5a5a5a5a5a5a);
-        } else if (!std::holds_alternative<hv::Yielded>(exit) &&
-                   !std::holds_alternative<hv::EoiBroadcast>(exit)) {
-            return false;
-        }
-    }
-}
-
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -116,34 +94,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(ram.data() + NestedHost::l2_code, data, std::min<std::size_t>(size, 0x1000));
 
     NestedHost whole(ram, 256);
-    const state::Vcpu start = whole.before_launch(entry.v);
-    CHECK(whole.vcpu.load(start).has_value());
-    u64 whole_count = 0;
-    run_leg(whole.vcpu, whole_count, most_counts);
-
-    auto broken = std::make_unique<NestedHost>(ram, 1);
-    CHECK(broken->vcpu.load(start).has_value());
-    u64 count = 0;
-    while (run_leg(broken->vcpu, count, std::min(count + leg, most_counts)) &&
-           count < most_counts) {
-        const auto bytes = state::encode(broken->vcpu.save());
-        const auto decoded = state::decode<state::Vcpu>(bytes);
-        CHECK(decoded.has_value());
-        auto fresh = std::make_unique<NestedHost>(broken->ram, 1);
-        const auto loaded = fresh->vcpu.load(*decoded);
-        if (!loaded) {
-            std::fprintf(stderr, "%s\n", loaded.error().message.c_str());
-        }
-        CHECK(loaded.has_value());
-        broken = std::move(fresh);
-    }
-    CHECK(count == whole_count, {count, whole_count});
-    const auto differences = state::diff(whole.vcpu.save(), broken->vcpu.save());
-    for (const auto& d : differences) {
-        std::fprintf(stderr, "%s: whole %s, broken %s\n", d.path.c_str(), d.left.c_str(),
-                     d.right.c_str());
-    }
-    CHECK(differences.empty());
-    CHECK(whole.ram == broken->ram);
+    CHECK(whole.vcpu.load(whole.before_launch(entry.v)).has_value());
+    hv::check_saved_legs(whole, leg, most_counts, [](const std::vector<u8>& content, unsigned tlb) {
+        return std::make_unique<NestedHost>(content, tlb);
+    });
     return 0;
 }

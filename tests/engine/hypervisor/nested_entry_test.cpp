@@ -5,29 +5,13 @@
 
 #include "engine/state/codec.hpp"
 #include "nested_fixture.hpp"
+#include "tests/engine/cpu/entry_breaks.hpp"
 
 namespace nestor::hv {
 namespace {
 
 using namespace arch;
 using namespace cpu;
-
-struct Break {
-    EntryCheckId id;
-    ValidEntry from;
-    void (*apply)(state::Vmcs& v, EntryContext& c, MsrListEntry& msr, EntryRam& ram);
-    int line;
-};
-
-const Break breaks[] = {
-#define BREAK(id, from, ...)                                                                       \
-    {EntryCheckId::id, ValidEntry::from,                                                           \
-     []([[maybe_unused]] state::Vmcs& v, [[maybe_unused]] EntryContext& c,                         \
-        [[maybe_unused]] MsrListEntry& msr, [[maybe_unused]] EntryRam& ram) { __VA_ARGS__; },      \
-     __LINE__},
-#include "tests/engine/cpu/entry_breaks.def"
-#undef BREAK
-};
 
 /// A break of the processor itself, or of a host that is not L1, cannot be launched here.
 bool needs_another_processor(const Break& b) {
