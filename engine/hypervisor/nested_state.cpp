@@ -93,6 +93,9 @@ const char* Nested::wrong_together() const {
     if (const auto failure = cpu::check_host(s.vmcs12, c)) {
         return failure->text.data();
     }
+    if (const auto failure = cpu::check_controls(make_vmcs02(), c)) {
+        return failure->text.data(); // what L0 needs does not go with what L1 wants
+    }
     return nullptr;
 }
 

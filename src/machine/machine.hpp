@@ -152,7 +152,7 @@ public:
     [[nodiscard]] std::vector<Unit> units() const;
     /// Replaces the complete state. Every unit must be there once and be known, and "config" must
     /// equal config(). All are decoded before any is applied; on a failure after that the machine
-    /// must be discarded.
+    /// must be discarded. A vCPU's units are applied in the order of the list.
     [[nodiscard]] Result<> load_units(std::span<const Unit> units);
     /// The configuration among a machine's units, to create() one for load_units().
     [[nodiscard]] static Result<state::MachineConfig> config_of(std::span<const Unit> units);

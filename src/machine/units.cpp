@@ -22,7 +22,8 @@ struct Contents {
     BoardState board;
 };
 
-/// Calls visit(name, struct) for every unit, in the order of ranks.
+/// Calls visit(name, struct) for every unit, in the order of ranks, for those of a vCPU with its
+/// index behind.
 template <class C, class Visit>
 void for_each_unit(C& contents, const Visit& visit) {
     visit("config", contents.config);
@@ -30,14 +31,14 @@ void for_each_unit(C& contents, const Visit& visit) {
     for (std::size_t i = 0; i < contents.vcpus.size(); ++i) {
         auto& vcpu = contents.vcpus[i];
         const std::string prefix = "vcpu[" + std::to_string(i) + "].";
-        visit(prefix + "model", vcpu.model);
-        visit(prefix + "cpu", vcpu.cpu);
-        visit(prefix + "lapic", vcpu.lapic);
-        visit(prefix + "events", vcpu.events);
-        visit(prefix + "msrs", vcpu.msrs);
-        visit(prefix + "pmu", vcpu.pmu);
-        visit(prefix + "vmcs01", vcpu.vmcs01);
-        visit(prefix + "nested", vcpu.nested);
+        visit(prefix + "model", vcpu.model, i);
+        visit(prefix + "cpu", vcpu.cpu, i);
+        visit(prefix + "lapic", vcpu.lapic, i);
+        visit(prefix + "events", vcpu.events, i);
+        visit(prefix + "msrs", vcpu.msrs, i);
+        visit(prefix + "pmu", vcpu.pmu, i);
+        visit(prefix + "vmcs01", vcpu.vmcs01, i);
+        visit(prefix + "nested", vcpu.nested, i);
     }
     visit("pit", contents.board.pit);
     visit("rtc", contents.board.rtc);
@@ -52,8 +53,9 @@ void for_each_unit(C& contents, const Visit& visit) {
     visit("fw_cfg", contents.board.fw_cfg);
 }
 
+/// The unit's place in the list.
 template <class T>
-Result<> decode_unit(std::span<const Unit> units, const std::string& name, T& into) {
+Result<std::size_t> decode_unit(std::span<const Unit> units, const std::string& name, T& into) {
     const auto wanted = [&](const Unit& unit) { return unit.name == name; };
     const auto found = std::find_if(units.begin(), units.end(), wanted);
     if (found == units.end()) {
@@ -66,7 +68,7 @@ Result<> decode_unit(std::span<const Unit> units, const std::string& name, T& in
         return fail(ErrorCode::incompatible, "unit " + name + " is of another type");
     }
     into = TRY(state::decode<T>(found->bytes), "unit " + name);
-    return {};
+    return static_cast<std::size_t>(found - units.begin());
 }
 
 Result<> check_machine(const state::Machine& s, const state::MachineConfig& config) {
@@ -89,7 +91,7 @@ std::vector<Unit> Machine::units() const {
         contents.vcpus.push_back(vcpu->save());
     }
     std::vector<Unit> units;
-    for_each_unit(contents, [&]<class T>(const std::string& name, const T& value) {
+    for_each_unit(contents, [&]<class T>(const std::string& name, const T& value, std::size_t = 0) {
         units.push_back({name, state::Meta<T>::id, state::encode(value)});
     });
     return units;
@@ -107,10 +109,19 @@ Result<> Machine::load_units(std::span<const Unit> units) {
     contents.vcpus.resize(m.config.cpus);
     std::size_t known = 0;
     Result<> decoded;
-    for_each_unit(contents, [&]<class T>(const std::string& name, T& value) {
+    std::vector<std::function<Result<>()>> loads(units.size()); // vCPUs' units, by place
+    for_each_unit(contents, [&](const std::string& name, auto& value, std::size_t vcpu = 0) {
         ++known;
-        if (decoded) {
-            decoded = decode_unit(units, name, value);
+        if (!decoded) {
+            return;
+        }
+        const auto place = decode_unit(units, name, value);
+        if (!place) {
+            decoded = Failure(place.error());
+            return;
+        }
+        if constexpr (requires(hv::Vcpu& v) { v.load(value); }) {
+            loads[*place] = [&v = *m.vcpus[vcpu], &value] { return v.load(value); };
         }
     });
     TRY(std::move(decoded));
@@ -124,8 +135,13 @@ Result<> Machine::load_units(std::span<const Unit> units) {
 
     auto board = std::make_unique<Board>(m.board_config(), m);
     TRY(board->load(contents.board), "loading the board");
-    for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
-        TRY(m.vcpus[i]->load(contents.vcpus[i]), "loading vcpu[" + std::to_string(i) + "]");
+    for (const auto& load : loads) {
+        if (load) {
+            TRY(load());
+        }
+    }
+    for (const auto& vcpu : m.vcpus) {
+        TRY(vcpu->settle());
     }
     m.s = contents.machine;
     m.board = std::move(board);
