@@ -22,6 +22,16 @@
     mov ecx, 0x800 + %1
     rdmsr
 %endmacro
+%macro x2_no_read 2            ; name, register
+    try
+    x2_read %2
+    endtry_fault %1, V_GP, 0, -1
+%endmacro
+%macro x2_no_write 3           ; name, register, 64-bit value
+    try
+    x2_write %2, %3
+    endtry_fault %1, V_GP, 0, -1
+%endmacro
 
 main:
     call apic_enable
@@ -466,45 +476,19 @@ x2apic:
     x2_write 0xf, 0x1ff
     x2_write 8, 0
     x2_write 0x32, 0x10000
-    try
-    x2_read 0xe
-    endtry_fault "x2.no_dfr", V_GP, 0, -1
-    try
-    x2_read 0x31
-    endtry_fault "x2.no_icr2", V_GP, 0, -1
-    try
-    x2_read 0xb
-    endtry_fault "x2.eoi_write_only", V_GP, 0, -1
-    try
-    x2_read 0x3f
-    endtry_fault "x2.self_ipi_write_only", V_GP, 0, -1
-    try
-    x2_read 4
-    endtry_fault "x2.reserved_register", V_GP, 0, -1
-    try
-    x2_write 0xd, 1
-    endtry_fault "x2.ldr_read_only", V_GP, 0, -1
-    try
-    x2_write 2, 0
-    endtry_fault "x2.id_read_only", V_GP, 0, -1
-    try
-    x2_write 0xb, 1
-    endtry_fault "x2.eoi_not_zero", V_GP, 0, -1
-    try
-    x2_write 0x28, 1
-    endtry_fault "x2.esr_not_zero", V_GP, 0, -1
-    try
-    x2_write 8, 0x100
-    endtry_fault "x2.tpr_reserved", V_GP, 0, -1
-    try
-    x2_write 8, 0x100000000
-    endtry_fault "x2.upper_half", V_GP, 0, -1
-    try
-    x2_write 0x32, 0x80000
-    endtry_fault "x2.lvt_reserved", V_GP, 0, -1
-    try
-    x2_write 0x3f, 0x100
-    endtry_fault "x2.self_ipi_reserved", V_GP, 0, -1
+    x2_no_read "x2.no_dfr", 0xe
+    x2_no_read "x2.no_icr2", 0x31
+    x2_no_read "x2.eoi_write_only", 0xb
+    x2_no_read "x2.self_ipi_write_only", 0x3f
+    x2_no_read "x2.reserved_register", 4
+    x2_no_write "x2.ldr_read_only", 0xd, 1
+    x2_no_write "x2.id_read_only", 2, 0
+    x2_no_write "x2.eoi_not_zero", 0xb, 1
+    x2_no_write "x2.esr_not_zero", 0x28, 1
+    x2_no_write "x2.tpr_reserved", 8, 0x100
+    x2_no_write "x2.upper_half", 8, 0x100000000
+    x2_no_write "x2.lvt_reserved", 0x32, 0x80000
+    x2_no_write "x2.self_ipi_reserved", 0x3f, 0x100
     ; EOI goes through the MSR now
     mov byte [apic_eoi], 0
     call log_clear

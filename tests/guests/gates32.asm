@@ -2,12 +2,9 @@
 ; copy, privilege change through the TSS, conforming code, far JMP, CALL, RET, IRET. SDM 3A 5.8, 6.12; 2A, 2B.
 %define BASE32
 %include "common.inc"
+%include "user32.inc"
 
 %define UCS UCS32
-%macro descriptor 3             ; selector, low, high
-    mov dword [gdt + (%1)], %2
-    mov dword [gdt + (%1) + 4], %3
-%endmacro
 %macro gate 3                   ; vector, target selector, type byte
     mov word [idt + (%1) * 8 + 2], %2
     mov byte [idt + (%1) * 8 + 5], %3
@@ -27,41 +24,6 @@
 %define GATE FREE_SEL + 8
 %define CONF FREE_SEL + 16      ; conforming code, DPL 0
 %define CODE16 FREE_SEL + 24    ; 16-bit code with the image as base
-
-; User code: recovers like `try`, entered by IRET.
-%macro try_user 0
-    %push try
-    mov dword [f_vec], V_NONE
-    mov [recover_rsp], esp
-    mov dword [recover_rip], A(%$after)
-    push UDS
-    push USTACK_TOP
-    push 2
-    push UCS
-    push A(%$start)
-    iretd
-%$start:
-    mov bp, UDS
-    mov ds, bp
-    mov es, bp
-%$go:
-%endmacro
-%macro endtry_user_fault 3-4 first
-    int V_BACK
-%$after:
-    mov dword [recover_rip], 0
-    mov dword [chk_vec], %2
-    mov dword [chk_err], %3
-  %ifidn %4, first
-    mov dword [chk_rip], A(%$go)
-  %else
-    mov dword [chk_rip], %4
-  %endif
-    mov dword [chk_cr2], -1
-    set_name %1
-    call report_fault
-    %pop
-%endmacro
 
 align 8
 p_ss: dd 0

@@ -1,8 +1,6 @@
 ; Protection keys for user pages (PKU) and UMIP. SDM 3A 4.6.2, 2.5; 2B RDPKRU, WRPKRU.
 %include "common.inc"
-%define TVA 0x8000000000
-%define T_PT 0x412000
-%define DATA 0x600000
+%include "window.inc"
 %define KEY(n) ((n) << 59)
 
 %macro entry 2
@@ -19,13 +17,7 @@
 %endmacro
 
 main:
-    mov edi, 0x410000
-    mov ecx, 0x3000 / 8
-    xor eax, eax
-    rep stosq
-    mov qword [abs PT_BASE + 8], 0x410007
-    mov qword [abs 0x410000], 0x411007
-    mov qword [abs 0x411000], 0x412007
+    map_window
     mov byte [abs DATA + 0x800], 0xc3
     entry T_PT, DATA + 7 + KEY(3)
     entry T_PT + 8, DATA + 0x1003 + KEY(3)

@@ -25,45 +25,7 @@ main:
     call hardware
     jmp finish
 
-; Runs 16-bit routine %1 in real mode: ds = es = 0x2000, ss:sp = 0x3000:0x8000. Registers are lost.
-%macro real 1
-    mov ebx, R(%1)
-    call run_real
-%endmacro
-run_real:
-    mov [saved_esp], esp
-    sidt [saved_idtr]
-    lidt [real_idtr]
-    mov dword [gdt + FREE_SEL], (LOW & 0xffff) << 16 | 0xffff   ; 16-bit code at LOW
-    mov dword [gdt + FREE_SEL + 4], 0x00009b00 + (LOW >> 16)
-    mov ax, KDS16               ; limits of 64 KiB stay in the hidden parts
-    mov ds, ax
-    mov es, ax
-    mov fs, ax
-    mov gs, ax
-    mov ss, ax
-    jmp FREE_SEL:R(r_enter)
-align 4
-saved_esp: dd 0
-saved_idtr: dw 0
-    dd 0
-real_idtr: dw 0x3ff
-    dd 0
-rm_return:
-    mov ax, KDS
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    xor eax, eax
-    mov fs, ax
-    mov gs, ax
-    mov esp, [saved_esp]
-    lidt [saved_idtr]
-    ret
-
-%macro result 3                 ; name, dword index in the results, want
-    check %1, [RES + (%2) * 4], %3
-%endmacro
+%include "realmode.inc"
 
 basics:
     real r_basics
@@ -171,13 +133,6 @@ hardware:
 bits 16
 align 16
 rm_start:
-%macro store 2                  ; index, 32-bit register
-    mov [es:(%1) * 4], %2
-%endmacro
-%macro vector 2                 ; vector, routine
-    mov word [fs:(%1) * 4], R(%2)
-    mov word [fs:(%1) * 4 + 2], 0x1000
-%endmacro
 r_enter:                        ; bx = routine
     mov eax, cr0
     and al, 0xfe

@@ -2,10 +2,8 @@
 ; between iterations, overlap, direction, address size, count zero. SDM 2B REP.
 %include "common.inc"
 %include "irq.inc"
+%include "window.inc"      ; sixteen pages of DATA are mapped at TVA
 
-%define TVA 0x8000000000
-%define T_PT 0x412000
-%define DATA 0x600000           ; sixteen pages, mapped at TVA
 %define PLAIN 0x700000
 
 %macro page 2                   ; index, flags (0 = not present)
@@ -19,13 +17,7 @@
 %endmacro
 
 main:
-    mov edi, 0x410000
-    mov ecx, 0x3000 / 8
-    xor eax, eax
-    rep stosq
-    mov qword [abs PT_BASE + 8], 0x410007
-    mov qword [abs 0x410000], 0x411007
-    mov qword [abs 0x411000], 0x412007
+    map_window
 %assign i 0
 %rep 16
     mov qword [abs T_PT + i * 8], DATA + i * 0x1000 + 3

@@ -3,11 +3,8 @@
 ; types on access, so those checks are for Intel behaviour only.
 %define BASE32
 %include "common.inc"
+%include "user32.inc"
 
-%macro descriptor 3             ; selector, low, high
-    mov dword [gdt + ((%1) & ~7)], %2
-    mov dword [gdt + ((%1) & ~7) + 4], %3
-%endmacro
 ; A segment in a slot: selector, base, limit, access byte, flags nibble (G B L AVL)
 %macro seg_desc 5
     descriptor %1, ((%2) & 0xffff) << 16 | ((%3) & 0xffff), \
@@ -18,40 +15,6 @@
 %define S3 FREE_SEL + 16
 %define BUF 0x600000
 %define LDTBUF 0x610000
-
-%macro try_user 0
-    %push try
-    mov dword [f_vec], V_NONE
-    mov [recover_rsp], esp
-    mov dword [recover_rip], A(%$after)
-    push UDS
-    push USTACK_TOP
-    push 2
-    push UCS32
-    push A(%$start)
-    iretd
-%$start:
-    mov bp, UDS
-    mov ds, bp
-    mov es, bp
-%$go:
-%endmacro
-%macro endtry_user_fault 3-4 first
-    int V_BACK
-%$after:
-    mov dword [recover_rip], 0
-    mov dword [chk_vec], %2
-    mov dword [chk_err], %3
-  %ifidn %4, first
-    mov dword [chk_rip], A(%$go)
-  %else
-    mov dword [chk_rip], %4
-  %endif
-    mov dword [chk_cr2], -1
-    set_name %1
-    call report_fault
-    %pop
-%endmacro
 
 main:
     mov edi, BUF

@@ -2,10 +2,7 @@
 ; every kind of store, by changed mappings. SDM 3A 8.1.3; where the SDM asks for a jump or a serialising
 ; instruction (other linear address, changed mapping) there is one.
 %include "common.inc"
-
-%define TVA 0x8000000000        ; pages 0..3 map 0x600000.., 8..11 map the same again
-%define T_PT 0x412000
-%define DATA 0x600000
+%include "window.inc"      ; its pages 0..3 map DATA, 8..11 map the same again
 
 %macro map 3                    ; index, physical page index, flags
     mov qword [abs T_PT + (%1) * 8], DATA + (%2) * 0x1000 + (%3)
@@ -14,13 +11,7 @@
 %endmacro
 
 main:
-    mov edi, 0x410000
-    mov ecx, 0x3000 / 8
-    xor eax, eax
-    rep stosq
-    mov qword [abs PT_BASE + 8], 0x410007
-    mov qword [abs 0x410000], 0x411007
-    mov qword [abs 0x411000], 0x412007
+    map_window
 %assign i 0
 %rep 4
     map i, i, 3

@@ -37,10 +37,6 @@
 %define T_LDT 0x60
 %define T_TRAP 0x64
 
-%macro descriptor 3
-    mov dword [gdt + (%1)], %2
-    mov dword [gdt + (%1) + 4], %3
-%endmacro
 %macro tss_descriptor 4         ; selector, address, limit, type byte
     descriptor %1, ((%2) & 0xffff) << 16 | (%3), ((%2) & 0xff000000) | (%4) << 8 | (((%2) >> 16) & 0xff)
 %endmacro
