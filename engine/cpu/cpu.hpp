@@ -20,7 +20,7 @@
 #include "engine/cpu/flags.hpp"
 #include "engine/cpu/mode.hpp"
 #include "engine/cpu/op.hpp"
-#include "engine/cpu/tlb.hpp"
+#include "engine/cpu/translations.hpp"
 #include "engine/cpu/vmx_controls.hpp"
 #include "engine/state/cpu.hpp"
 
@@ -155,7 +155,7 @@ public:
     Clock clock;
     Package& package;
     const unsigned index;
-    Tlb tlb_storage;
+    Translations translations;
 
     // --- registers ------------------------------------------------------------------------------
 
@@ -309,6 +309,10 @@ public:
     bool translate(u64 address, Access kind, bool user, bool implicit, Translation& out);
     /// Drops cached translations (CR3, CR0.WP, CR4 and EFER changes, INVPCID...).
     void flush_tlb();
+    /// Drops them for every guest: after a change from outside, or of the EPTP by VMFUNC.
+    void flush_all_translations();
+    /// Registers or controls are being replaced; the next run chooses what is still good.
+    void leave_translations();
     void flush_tlb_page(u64 address);
     /// Drops the cache of jump targets; after CodeCache::reset.
     void forget_jumps();
@@ -473,7 +477,6 @@ private:
     /// Accesses of the abandoned instruction that were answered; it replays them when it restarts.
     std::vector<PendingAccess> answers_;
     std::size_t answer_next_ = 0;
-    u64 flush_generation_ = 0; ///< Package's generation at the last flush of this TLB
 
     std::unique_ptr<Decoder> decoder_;
     struct JumpCacheEntry {

@@ -50,6 +50,12 @@ struct EptWalk {
                (access.linear_valid && !access.translation && ept_accessed_dirty(cpu));
     }
 
+    /// Rights without which the access is a violation.
+    [[nodiscard]] u64 needed() const {
+        return (access.read ? entry::r : 0) | (counts_as_write() ? entry::w : 0) |
+               (access.exec ? execute_right() : 0);
+    }
+
     bool descend();
     bool misconfigured(u64 value, bool leaf) const;
     bool violation();
@@ -191,14 +197,33 @@ bool EptWalk::mark() {
 
 } // namespace
 
+namespace {
+
+/// What an access meets in a page whose walk succeeded. False: it needs a walk, which may fail.
+bool through(const EptWalk& w, const EptEntry& e, EptTranslation& out) {
+    if ((e.rights & w.needed()) != w.needed() || (w.counts_as_write() && !e.dirty)) {
+        return false;
+    }
+    out.physical = e.physical | (w.address & page_mask);
+    out.readable = (e.rights & entry::r) != 0;
+    out.writable = (e.rights & entry::w) != 0;
+    out.executable = (e.rights & w.execute_right()) != 0;
+    out.dirty = e.dirty;
+    return true;
+}
+
+} // namespace
+
 bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTranslation& out) {
     EptWalk w{cpu, guest_physical, access};
+    const EptEntry* kept = cpu.translations.find_ept(guest_physical);
+    if (kept != nullptr && through(w, *kept, out)) {
+        return true;
+    }
     if (!w.descend()) {
         return false;
     }
-    const u64 needed = (access.read ? entry::r : 0) | (w.counts_as_write() ? entry::w : 0) |
-                       (access.exec ? w.execute_right() : 0);
-    if ((w.rights & needed) != needed) {
+    if ((w.rights & w.needed()) != w.needed()) {
         return w.violation();
     }
     const bool flags = ept_accessed_dirty(cpu);
@@ -210,12 +235,13 @@ bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTra
     }
     const u64 leaf = w.last().value;
     const u64 offset_mask = (u64{1} << w.span) - 1;
-    out.physical = (leaf & mask(51, page_shift) & ~offset_mask) | (guest_physical & offset_mask);
-    out.readable = (w.rights & entry::r) != 0;
-    out.writable = (w.rights & entry::w) != 0;
-    out.executable = (w.rights & w.execute_right()) != 0;
-    out.dirty = !flags || (leaf & entry::d) != 0;
-    return true;
+    EptEntry e;
+    e.page = guest_physical & ~page_mask;
+    e.physical = (leaf & mask(51, page_shift) & ~offset_mask) | (e.page & offset_mask);
+    e.rights = w.rights;
+    e.dirty = !flags || (leaf & entry::d) != 0;
+    cpu.translations.keep_ept(e);
+    return through(w, e, out);
 }
 
 bool read_table_entry(Cpu& cpu, u64 address, unsigned size, TableEntry& out) {

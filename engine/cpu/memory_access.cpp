@@ -103,7 +103,7 @@ void Cpu::fill_tlb(u64 address, const Translation& t, bool user, bool implicit) 
         v = TlbView::supervisor_ac;
     }
     const u64 page = address & ~page_mask;
-    TlbEntry& e = tlb_storage.entry(v, address);
+    TlbEntry& e = translations.current().entry(v, address);
     e.read = t.readable ? page : TlbEntry::invalid;
     e.write = t.writable && t.dirty && *t.state == 0 ? page : TlbEntry::invalid;
     e.exec = t.executable ? page : TlbEntry::invalid;
@@ -322,7 +322,7 @@ bool Cpu::probe_write(const Op* op, u64 address, unsigned size, Seg segment) {
 
 bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
     // The supervisor view's rights are those of an implicit access: SMAP without AC's excuse.
-    const TlbEntry& e = tlb_storage.view(TlbView::supervisor).at(address);
+    const TlbEntry& e = translations.current().view(TlbView::supervisor).at(address);
     if (e.reads(address, size)) {
         std::memcpy(out, e.host(address), size);
         return true;

@@ -70,7 +70,7 @@ TlbView view_for(const Cpu& cpu, u8 level) {
 
 void Cpu::update_flags_mode() {
     view = view_for(*this, cpl);
-    tlb = tlb_storage.view(view);
+    tlb = translations.current().view(view);
     // With breakpoints of any kind, so that a trap follows its instruction and RF ends with the
     // next. So too with the monitor trap flag.
     const bool one_at_a_time = (s.rflags & rflags::tf) != 0 || (s.dr7 & dr7::enables) != 0 ||

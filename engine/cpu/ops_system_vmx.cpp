@@ -122,7 +122,7 @@ const Op* op_vmfunc(Cpu& cpu, const Op* op) {
     }
     c.eptp = eptp;
     c.eptp_index = static_cast<u16>(index);
-    cpu.flush_tlb();
+    cpu.flush_all_translations();
     return cpu.leave(op);
 }
 

@@ -61,7 +61,7 @@ void Package::forget_all() {
     noted_ = {};
     ept_noted_ = {};
     for (Cpu* cpu : cpus_) {
-        cpu->flush_tlb();
+        cpu->flush_all_translations();
         cpu->forget_jumps();
     }
     if (!derived) {
@@ -85,12 +85,14 @@ void Package::note_walk(u64 entry, unsigned span_shift, unsigned entry_size, u64
     auto [it, fresh] = tables_.try_emplace(gfn);
     TablePage& table = it->second;
     if (fresh) {
-        table = {table_linear, generation_, static_cast<u8>(span_shift),
-                 static_cast<u8>(entry_size), true};
+        table = {
+            table_linear, generation_, static_cast<u8>(span_shift), static_cast<u8>(entry_size),
+            true,         true};
         memory_.set_state(Gfn(gfn), page_state::walked);
         return;
     }
     table.generation = generation_;
+    table.linear_walks = true;
     if (table.linear != table_linear || table.span_shift != span_shift ||
         table.entry_size != entry_size) {
         table.unique = false;
@@ -130,7 +132,7 @@ void Package::table_changes(Gpa address, const u8* data, unsigned size) {
     const GuestMemory::Page page = memory_.page(gfn_of(address));
     const bool unused =
         it == tables_.end() || std::all_of(cpus_.begin(), cpus_.end(), [&](const Cpu* cpu) {
-            return cpu->flush_generation_ > it->second.generation;
+            return !cpu->translations.depend_on(it->second.generation, it->second.ept);
         });
     if (unused) {
         // Every TLB was flushed since the table was last walked: nothing depends on it any more.
@@ -168,12 +170,16 @@ void Package::entry_changed(const TablePage& table, unsigned entry) {
     for (Cpu* cpu : cpus_) {
         if (one_page) {
             cpu->flush_tlb_page(first);
+        } else if (table.linear_walks) {
+            cpu->flush_all_translations();
         } else {
-            cpu->flush_tlb();
+            cpu->translations.flush_nested(++generation_);
         }
         // The running instruction may have unmapped the page it is in: then the next one must be
         // fetched anew.
-        if (cpu->block != nullptr && (!table.unique || running_page(*cpu) - first < size)) {
+        const bool concerned = table.linear_walks || !cpu->controls.assisted;
+        const bool here = !table.unique || running_page(*cpu) - first < size;
+        if (cpu->block != nullptr && concerned && here) {
             code_->kill(cpu->block);
             cpu->raise_attention(0);
         }
@@ -182,7 +188,7 @@ void Package::entry_changed(const TablePage& table, unsigned entry) {
 
 void Package::drop_all_fast_paths() {
     for (Cpu* cpu : cpus_) {
-        cpu->flush_tlb();
+        cpu->flush_all_translations();
     }
 }
 
@@ -190,7 +196,7 @@ void Package::drop_fast_paths(Gfn gfn) {
     const GuestMemory::Page page = memory_.page(gfn);
     const bool all = (*page.state & page_state::absent) != 0;
     for (Cpu* cpu : cpus_) {
-        cpu->tlb_storage.drop_host_page(page.host, all);
+        cpu->translations.drop_host_page(page.host, all);
     }
 }
 

@@ -72,7 +72,8 @@ private:
         u8 span_shift = 0;   ///< log2 of the bytes that one entry maps
         u8 entry_size = 8;   ///< bytes
         bool unique = false; ///< reached in one way only, so that single pages can be dropped
-        bool ept = false;    ///< walked as an EPT paging structure too
+        bool linear_walks = false; ///< walked as a paging structure of linear addresses
+        bool ept = false;          ///< walked as an EPT paging structure
     };
 
     void attach(Cpu* cpu) { cpus_.push_back(cpu); }

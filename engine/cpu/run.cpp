@@ -27,7 +27,7 @@ const Op* op_cut(Cpu& cpu, const Op* op) {
 } // namespace
 
 Cpu::Cpu(Package& p, unsigned i, unsigned tlb_entries)
-    : package(p), index(i), tlb_storage(tlb_entries), decoder_(std::make_unique<Decoder>()),
+    : package(p), index(i), translations(tlb_entries), decoder_(std::make_unique<Decoder>()),
       jump_cache_(std::make_unique<JumpCacheEntry[]>(jump_cache_entries)) {
     // A cache entry is always a block, so that a look-up need not test for null.
     forget_jumps();
@@ -46,6 +46,7 @@ void Cpu::forget_jumps() {
 }
 
 void Cpu::rehydrate() {
+    flush_all_translations();
     transition();
     forget_jumps();
 }
@@ -61,7 +62,7 @@ void Cpu::transition() {
     delivering.reset();
     monitor_trap_pending = false;
     preemption_deadline = no_deadline;
-    flush_tlb();
+    leave_translations();
     update_mode();
     if (s.blocking_by_sti || s.blocking_by_mov_ss) {
         attention |= Attention::shadow;
@@ -109,6 +110,10 @@ Cpu::Stop Cpu::run(u64 count, u64 instructions) {
     used_ = 0;
     level_ = cpl;
     level_since_ = count;
+    if (translations.between()) {
+        translations.choose(*this, ++package.generation_);
+        tlb = translations.current().view(view);
+    }
     Stop stop;
     do {
         // The preemption timer stops the chain at its count; what comes of it is seen at the
@@ -131,6 +136,7 @@ Cpu::Stop Cpu::run(u64 count, u64 instructions) {
         deferred = 0;
     } while (stop == Stop::count && used_ < instructions);
     note_level();
+    translations.remember(*this);
     return stop;
 }
 

@@ -58,7 +58,7 @@ public:
         : cpu_(cpu), cpl_(cpu.cpl), view_(cpu.view), mode_(cpu.mode) {
         cpu.cpl = level;
         cpu.view = view_for(cpu, level);
-        cpu.tlb = cpu.tlb_storage.view(cpu.view);
+        cpu.tlb = cpu.translations.current().view(cpu.view);
         if (long_addresses) {
             cpu.mode.key =
                 (cpu.mode.key & ~0xfu) | 2u << Mode::code_shift | 2u << Mode::stack_shift;
@@ -68,7 +68,7 @@ public:
         cpu_.cpl = cpl_;
         cpu_.view = view_;
         cpu_.mode = mode_;
-        cpu_.tlb = cpu_.tlb_storage.view(view_);
+        cpu_.tlb = cpu_.translations.current().view(view_);
     }
     PrivilegeScope(const PrivilegeScope&) = delete;
     PrivilegeScope& operator=(const PrivilegeScope&) = delete;

@@ -82,6 +82,8 @@ public:
         return e;
     }
 
+    [[nodiscard]] bool empty() const { return filled_.empty(); }
+
     void flush() {
         for (TlbEntry* e : filled_) {
             *e = TlbEntry{};

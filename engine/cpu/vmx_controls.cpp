@@ -123,7 +123,7 @@ void set_controls(Cpu& cpu, const state::Vmcs& vmcs, const OwnPages* own) {
     set_virtual_apic(c, vmcs);
     set_memory(c, vmcs);
     cpu.controls = c;
-    cpu.flush_tlb();
+    cpu.leave_translations();
     cpu.update_flags_mode();
 }
 

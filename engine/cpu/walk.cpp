@@ -325,11 +325,12 @@ bool Cpu::load_pdptrs(const Op*, u64 cr3_value) {
     return true;
 }
 
-void Cpu::flush_tlb() {
-    tlb_storage.flush();
-    flush_generation_ = ++package.generation_;
+void Cpu::flush_tlb() { translations.flush(++package.generation_); }
+void Cpu::flush_all_translations() { translations.flush_all(++package.generation_); }
+void Cpu::leave_translations() {
+    translations.leave(++package.generation_);
+    tlb = translations.current().view(view);
 }
-
-void Cpu::flush_tlb_page(u64 address) { tlb_storage.flush_page(address); }
+void Cpu::flush_tlb_page(u64 address) { translations.flush_page(address); }
 
 } // namespace nestor::cpu

@@ -341,4 +341,86 @@ TEST_F(EptTest, AbsentEptPageIsPageNeeded) {
     EXPECT_EQ(cpu.retired_in_run(), 0u);
 }
 
+// --- two guests, one processor ------------------------------------------------------------------
+
+namespace {
+
+/// L0's own guest and the nested one take turns, with the same registers.
+class TwoGuests : public EptTest {
+protected:
+    u8 read_as(bool nested) {
+        if (nested) {
+            set_controls(cpu, vmcs, nullptr);
+        } else {
+            const OwnPages own;
+            set_controls(cpu, state::Vmcs{}, &own);
+        }
+        cpu.s.activity = state::ActivityState::active;
+        cpu.s.rip = code;
+        cpu.s.gpr[3] = 0;
+        cpu.transition();
+        stop = cpu.run(count_, 100);
+        count_ += cpu.retired_in_run();
+        EXPECT_TRUE(halted());
+        return static_cast<u8>(cpu.s.gpr[3]);
+    }
+    void SetUp() override {
+        poke(code, {0x8a, 0x18, 0xf4}); // mov bl, [rax]
+        write(data, u8{1});
+        write(other_page, u8{2});
+        write(other_page + 0x1000, u8{3});
+        map_data(all_rights, other_page);
+    }
+    u64 count_ = 0;
+};
+
+} // namespace
+
+TEST_F(TwoGuests, SeeTheirOwnMemory) {
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_EQ(read_as(false), 1);
+        EXPECT_EQ(read_as(true), 2);
+    }
+}
+
+TEST_F(TwoGuests, EptChangedWhileTheOtherRunsIsSeen) {
+    EXPECT_EQ(read_as(true), 2);
+    EXPECT_EQ(read_as(false), 1);
+    map_data(all_rights, other_page + 0x1000);
+    EXPECT_EQ(read_as(true), 3);
+}
+
+TEST_F(TwoGuests, PageTableChangedWhileTheOtherRunsIsSeen) {
+    write(0x200000 + data, u8{9});
+    poke(0x200000 + code, {0x8a, 0x18, 0xf4});
+    EXPECT_EQ(read_as(false), 1);
+    vmcs.ept_pointer |= 1 << 6;
+    EXPECT_EQ(read_as(true), 2);
+    write(tables + 0x2000, u64{0x200087}); // the tables are those of both
+    EXPECT_EQ(read_as(false), 9);
+    EXPECT_EQ(read_as(true), 9);
+}
+
+TEST_F(TwoGuests, EptChangeIsSeenBehindAChangeOfCr3) {
+    poke(code, {0x8a, 0x18, 0x0f, 0x22, 0xd9, 0x8a, 0x18, 0xf4}); // read; mov cr3, rcx; read
+    cpu.s.gpr[1] = tables;
+    EXPECT_EQ(read_as(true), 2);
+    map_data(all_rights, other_page + 0x1000);
+    EXPECT_EQ(read_as(true), 3);
+}
+
+TEST_F(TwoGuests, AnotherEptpIsAnotherMemory) {
+    EXPECT_EQ(read_as(true), 2);
+    // A second EPT that shares all but the last table.
+    constexpr u64 second = 0x320000;
+    write(second, (second + 0x1000) | all_rights);
+    write(second + 0x1000, (second + 0x2000) | all_rights);
+    write(second + 0x2000, (second + 0x3000) | all_rights);
+    for (u64 i = 0; i < 512; ++i) {
+        write(second + 0x3000 + i * 8, i << page_shift | all_rights | write_back);
+    }
+    vmcs.ept_pointer = second | 3 << 3 | 6;
+    EXPECT_EQ(read_as(true), 1);
+}
+
 } // namespace nestor::cpu
