@@ -258,8 +258,14 @@ bool read_table_entry(Cpu& cpu, u64 address, unsigned size, TableEntry& out) {
     }
     out.host = page.host + (address & page_mask);
     out.state = page.state;
-    out.value = 0;
-    std::memcpy(&out.value, out.host, size);
+    // Sizes that the compiler knows: a call of memcpy is half of a walk.
+    if (size == 8) {
+        std::memcpy(&out.value, out.host, 8);
+    } else {
+        u32 value = 0;
+        std::memcpy(&value, out.host, 4);
+        out.value = value;
+    }
     return true;
 }
 

@@ -160,7 +160,10 @@ void Vcpu::Impl::update_vmcs01() {
 
 /// What the silicon has to know of L1's local APIC, whichever VMCS is current.
 void Vcpu::Impl::follow_lapic() {
-    cpu.controls.lapic_page = lapic.mmio_page();
+    if (cpu.controls.lapic_page != lapic.mmio_page()) {
+        cpu.controls.lapic_page = lapic.mmio_page();
+        cpu.leave_translations();
+    }
     cpu.controls.cr8 = lapic.cr8();
 }
 
