@@ -5,9 +5,8 @@
 %include "irq.inc"
 %include "smm.inc"
 %include "vmx.inc"
+%include "ept.inc"
 
-%define HOLE 0x7f0000           ; an L1-physical page that EPT plays with
-%define PD_ENTRY(x) (EPT_PD + ((x) >> 21) * 8)
 %define NOTES 0x600000
 %define F_R15 0
 
@@ -26,38 +25,6 @@ main:
     vmxoff
     jmp finish
 
-; Identity map of the first GiB with 2 MiB pages; the one around HOLE with 4 KiB pages. RWX, write-back.
-ept_fill:
-    mov qword [abs EPT_PML4], EPT_PDPT | 7
-    mov qword [abs EPT_PDPT], EPT_PD | 7
-    mov edi, EPT_PD
-    mov rax, 0xb7
-    mov ecx, 512
-.next:
-    mov [rdi], rax
-    add rax, 0x200000
-    add rdi, 8
-    dec ecx
-    jnz .next
-    mov qword [abs PD_ENTRY(HOLE)], EPT_PT | 7
-    mov edi, EPT_PT
-    mov eax, (HOLE & ~0x1fffff) | 0x37
-    mov ecx, 512
-.small:
-    mov [rdi], rax
-    add rax, 0x1000
-    add rdi, 8
-    dec ecx
-    jnz .small
-    mov eax, 0xc0000087         ; the local APIC is in a 1 GiB page, uncached
-    mov [abs EPT_PDPT + 24], rax
-    ; The second hierarchy is the same, by its own root.
-    mov qword [abs EPT2_PML4], EPT_PDPT | 7
-    mov qword [abs EPTP_LIST], EPT_PML4 | 0x1e
-    mov qword [abs EPTP_LIST + 8], EPT2_PML4 | 0x1e
-    ret
-
-%define HOLE_ENTRY (EPT_PT + ((HOLE >> 12) & 511) * 8)
 %macro l2_reads 1
     l2_at l2_read
     l2_expect %1, 18

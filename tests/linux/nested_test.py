@@ -13,6 +13,7 @@ RESULT = [
 
 class Nested(machine.VmTest):
     def results(self, done):
+        self.assertNotIn(b"unchecked MSR", done.stdout, "KVM wanted what the processor does not have")
         lines = done.stdout.decode(errors="replace").replace("\r", "").split("\n")
         return [line for line in lines if line.startswith("l2 ")]
 
@@ -36,6 +37,12 @@ class Nested(machine.VmTest):
     def test_a_long_computation_in_its_guest_comes_out_right(self):
         done = self.vm("run", *self.guest("nested", "guest_l2=50"))
         self.assertEqual(self.results(done), RESULT[:3] + ["l2 rounds 4006945921"] + RESULT[3:])
+
+    def test_its_guest_is_a_hypervisor_with_a_guest_of_its_own(self):
+        done = self.vm("run", *self.guest("nested", "guest_vmm=l3"))
+        self.assertIn(b"guest: nested done", done.stdout, done.stdout[-2000:])
+        self.assertIn(b"ok the generator's value", done.stdout)
+        self.assertNotIn(b"FAIL", done.stdout)
 
     def test_a_machine_saved_at_the_first_entry_goes_on_to_the_same_result(self):
         self.vm("run", *self.guest("nested"), "--until", "l2", "--save", "l2", "--store", self.store)

@@ -3,15 +3,7 @@
 // Prints one line for each part and "l2 result right" at the end; any surprise is a message and
 // status 1. `l2 N` lets it compute N million rounds besides, so that L2 is active for most of a
 // machine's life.
-#include <err.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
+#include "kvm_machine.h"
 
 enum {
     ram_size = 4 << 20,
@@ -20,15 +12,6 @@ enum {
     idt_at = 0x8000,
     gdt_at = 0x9000
 };
-
-static int kvm, vm, vcpu;
-static uint8_t* ram;
-static struct kvm_run* run;
-
-static void must(int result, const char* what) {
-    if (result < 0)
-        err(1, "%s", what);
-}
 
 // Real mode: adds 1..AL to BX, writes it to port 0x10, halts.
 static const uint8_t real_mode[] = {
@@ -178,24 +161,7 @@ static int compute(uint64_t rounds) {
 }
 
 int main(int argc, char** argv) {
-    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    must(kvm, "/dev/kvm");
-    vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    must(vm, "KVM_CREATE_VM");
-    ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (ram == MAP_FAILED)
-        err(1, "mmap");
-    struct kvm_userspace_memory_region region = {.memory_size = ram_size,
-                                                 .userspace_addr = (uintptr_t)ram};
-    must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
-    vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-    must(vcpu, "KVM_CREATE_VCPU");
-    const int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-    must(size, "KVM_GET_VCPU_MMAP_SIZE");
-    run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-    if (run == MAP_FAILED)
-        err(1, "mmap of the vCPU");
-
+    create_machine(ram_size, 0);
     set_up(real_mode, sizeof real_mode, 0);
     const uint32_t sum = run_to(0x10);
     printf("l2 real mode %u\n", sum);
