@@ -28,9 +28,10 @@ ENGINES = ("nestor", "qemu")
 class Context:
     """What a measurement works with: commands that run a guest on an engine, and ways to time them."""
 
-    def __init__(self, vm, guests, scratch):
+    def __init__(self, vm, guests, programs, scratch):
         self.vm = vm
-        self.guests = guests
+        self.guests = guests  # Linux and its images
+        self.programs = programs  # bare-metal ones
         self.scratch = scratch
         self.kept = set()  # what measurements have made in `scratch` for their next repeat
 
@@ -142,6 +143,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "bench.json")
     parser.add_argument("--vm", type=pathlib.Path, default=ROOT / "build/release/src/cli/vm")
     parser.add_argument("--guests", type=pathlib.Path, default=ROOT / "build/guests")
+    parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/release/tests/guests")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these files of tools/bench.d")
     options = parser.parse_args()
 
@@ -156,7 +158,7 @@ def main():
     print(f"{about['cpu']}, beside {about['peer']}; medians of {options.repeats}\n")
     print(f"{'':34} {'unit':8} {'nestor':>10} {'qemu':>10} {'ratio':>7}  target")
     with tempfile.TemporaryDirectory(prefix="nestor-bench-") as scratch:
-        context = Context(options.vm, options.guests, pathlib.Path(scratch))
+        context = Context(options.vm, options.guests, options.programs, pathlib.Path(scratch))
         for file in files:
             module = load(file)
             try:
