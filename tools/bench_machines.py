@@ -59,14 +59,17 @@ class Machine:
 
 
 class Nestor(Machine):
-    def __init__(self, context, memory, hold, name="bench"):
+    image = "hold"
+    ready = "hold ready"
+
+    def __init__(self, context, memory, hold, name="bench", options=()):
         self.name = name
         self.store = context.scratch / "store"
         self.vm = context.vm
         self.environment = environment(context)
-        command = context.command("nestor", "hold", f"guest_hold={hold}", memory=memory)
-        super().__init__([*command, "--name", name, "--store", self.store], self.environment)
-        self.expect("hold ready")
+        command = context.command("nestor", self.image, f"guest_hold={hold}", memory=memory)
+        super().__init__([*command, "--name", name, "--store", self.store, *options], self.environment)
+        self.expect(self.ready)
 
     def pause(self):
         subprocess.run([self.vm, "pause", self.name], check=True, stdout=subprocess.DEVNULL, env=self.environment)

@@ -7,7 +7,13 @@
 
 #include "kvm_machine.h"
 
-enum { serial = 0x3f8, line_status = serial + 5, exit_port = 0xf4, feature_control = 0x3a };
+enum {
+    serial = 0x3f8,
+    line_control = serial + 3, // bit 7: the port at `serial` is the divisor's
+    line_status = serial + 5,
+    exit_port = 0xf4,
+    feature_control = 0x3a
+};
 
 static uint32_t load(const char* path, size_t ram_size) {
     const int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -58,10 +64,13 @@ static void set_registers(uint32_t entry) {
 
 // A port access. Returns the exit status once the guest has one, else -1.
 static int port_access(void) {
+    static uint8_t control;
     uint8_t* data = (uint8_t*)run + run->io.data_offset;
     if (run->io.direction == KVM_EXIT_IO_IN) {
         memset(data, run->io.port == line_status ? 0x60 : 0xff, run->io.size * run->io.count);
-    } else if (run->io.port == serial) {
+    } else if (run->io.port == line_control) {
+        control = *data;
+    } else if (run->io.port == serial && (control & 0x80) == 0) {
         fwrite(data, 1, run->io.size * run->io.count, stdout);
         if (*data == '\n')
             fflush(stdout);
