@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VM = os.environ.get("VM", str(ROOT / "build/release/src/cli/vm"))
 GUESTS = pathlib.Path(os.environ.get("GUESTS_DIR", ROOT / "build/release/tests/guests"))
 USAGE, INCOMPATIBLE, CORRUPT, FAILED = 2, 4, 6, 8
-PATIENCE = 120
+PATIENCE = 120 * (10 if os.environ.get("NESTOR_LONG") else 1)
 
 
 class VmTest(unittest.TestCase):
@@ -33,11 +33,11 @@ class VmTest(unittest.TestCase):
     def guest(self, name, memory="16M"):
         return ["--kernel", GUESTS / f"{name}.elf", "--memory", memory]
 
-    def vm(self, *arguments, status=0):
+    def vm(self, *arguments, status=0, patience=PATIENCE):
         """Runs `vm` to its end; its exit status has to be `status`. Gives the result."""
         words = [str(a) for a in arguments]
         done = subprocess.run(
-            [VM, *words], stdin=subprocess.DEVNULL, capture_output=True, env=self.environment, timeout=PATIENCE
+            [VM, *words], stdin=subprocess.DEVNULL, capture_output=True, env=self.environment, timeout=patience
         )
         self.assertEqual(
             done.returncode, status, f"$ vm {' '.join(words)}\n{done.stdout[-2000:]!r}\n{done.stderr[-2000:]!r}"

@@ -8,14 +8,16 @@ import pathlib
 import select
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VM = os.environ.get("VM", str(ROOT / "build/release/src/cli/vm"))
+sys.path.insert(0, str(ROOT / "tests/cli"))
+
+import vm  # noqa: E402
+from vm import PATIENCE, VM  # noqa: E402
+
 GUESTS = pathlib.Path(os.environ.get("GUESTS", ROOT / "build/guests"))
-PATIENCE = 120 * (10 if os.environ.get("NESTOR_LONG") else 1)
 
 
 class Serial:
@@ -85,16 +87,8 @@ class Serial:
         return self.output.decode(errors="replace").replace("\r", "").split("\n")
 
 
-class VmTest(unittest.TestCase):
-    """A test with a scratch directory, which also holds its store and control sockets."""
-
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="nestor-")
-        self.addCleanup(scratch.cleanup)
-        self.scratch = pathlib.Path(scratch.name)
-        self.store = self.scratch / "store"
-        (self.scratch / "run").mkdir()
-        self.environment = dict(os.environ, XDG_RUNTIME_DIR=str(self.scratch / "run"))
+class VmTest(vm.VmTest):
+    """A test with a scratch directory, on the images of tools/guest."""
 
     def guest(self, image, append="", memory="512M", cpus=1):
         """The options of `vm run` for one of our images."""
@@ -106,22 +100,6 @@ class VmTest(unittest.TestCase):
         serial = Serial(arguments, self.environment)
         self.addCleanup(serial.kill)
         return serial
-
-    def vm(self, *arguments, status=0, patience=PATIENCE):
-        """Runs `vm` to its end without input; the exit status has to be `status`. Gives the result."""
-        done = subprocess.run(
-            [VM, *[str(a) for a in arguments]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=self.environment,
-            timeout=patience,
-        )
-        self.assertEqual(
-            done.returncode,
-            status,
-            f"$ vm {' '.join(str(a) for a in arguments)}\n{done.stdout[-2000:]!r}\n{done.stderr[-2000:]!r}",
-        )
-        return done
 
 
 def main():
