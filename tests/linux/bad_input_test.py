@@ -192,15 +192,19 @@ class Snapshots(BadInput):
         small = self.scratch / "small"
         small.mkdir()
         size = sum(p.stat().st_blocks * 512 for p in self.store.rglob("*")) + (1 << 20)
+        # In a chroot nobody gets a user namespace, and root's mounts are not made private.
+        private = ["unshare", "-rm"]
+        if subprocess.run([*private, "true"], capture_output=True).returncode != 0:
+            private = ["unshare", "-m", "--propagation", "unchanged"]
         script = (
-            'mount -t tmpfs -o size="$1" none "$2" && cp -r --sparse=always "$3" "$2/store" && '
+            'trap \'umount "$0"\' EXIT; mount -t tmpfs -o size="$1" none "$2" && cp -r --sparse=always "$3" "$2/store" && '
             'head -c 100M /dev/zero >"$2/filler" 2>/dev/null; shift 3; "$@"; echo "status $?"; rm -f "$0/filler"; '
         )
         arguments = ["restore", "early", "--store", small / "store", "--until", "icount:900000000", "--save", "second"]
         again = ["restore", "early", "--store", small / "store", "--until", f"icount:{self.LATER}"]
         script += '"$VM" ' + " ".join(f"'{a}'" for a in again) + '; echo "again $?"'
         done = subprocess.run(
-            ["unshare", "-rm", "sh", "-c", script, small, str(size), small, self.store, machine.VM, *[str(a) for a in arguments]],
+            [*private, "sh", "-c", script, small, str(size), small, self.store, machine.VM, *[str(a) for a in arguments]],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300,
             env=dict(self.environment, VM=machine.VM),
         )  # fmt: skip
