@@ -14,6 +14,7 @@
 #include "engine/arch/msr.hpp"
 #include "engine/arch/xstate.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/hypervisor/host_simd.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
 #include "src/control/contract.hpp"
@@ -123,8 +124,9 @@ HostOffer this_host() {
     for (const std::string_view model : hv::cpu_model_names()) {
         offer.cpu_models.emplace_back(model);
     }
+    const hv::HostProcessor processor = hv::this_processor();
     for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
-        offer.cpu_features.push_back(hv::CpuCaps::engine_word(static_cast<arch::CpuidWord>(w)));
+        offer.cpu_features.push_back(hv::offered_word(processor, static_cast<arch::CpuidWord>(w)));
     }
     offer.xcr0 = legacy_components;
     for (const arch::XComponent& component : arch::xcomponents) {

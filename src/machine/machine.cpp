@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/hypervisor/host_simd.hpp"
 #include "src/base/bits.hpp"
 #include "src/base/check.hpp"
 #include "src/machine/acpi.hpp"
@@ -136,6 +137,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
         return fail(ErrorCode::incompatible,
                     "CPU model " + config.cpu_model + " needs " + missing.front());
     }
+    TRY(hv::check_simd(hv::this_processor()));
     auto impl = std::make_unique<Impl>(config, TRY(Memory::create(config.memory)));
     impl->package = std::make_unique<cpu::Package>(
         impl->ram->guest(), cpu::Package::Config{.features = hv::silicon_features(cpuid[0]),
