@@ -108,6 +108,21 @@ Event double_fault() {
 
 } // namespace
 
+bool raise_for_exited(Cpu& cpu, const Event& e) {
+    if (exception_exits(cpu, e)) {
+        exit_for_exception(cpu, e, std::nullopt);
+        return true;
+    }
+    if (e.vector == static_cast<u8>(Exception::pf)) {
+        cpu.s.cr2 = e.address;
+    }
+    if (pushes_rf(e)) {
+        cpu.s.rflags |= rflags::rf;
+    }
+    cpu.inject(e);
+    return false;
+}
+
 bool Cpu::deliver(const Event& first) {
     const u64 old_cr2 = s.cr2;
     const u64 old_dr6 = s.dr6;
@@ -127,7 +142,7 @@ bool Cpu::deliver(const Event& first) {
         }
         delivering = e;
         outcome = Outcome::resume;
-        if (deliver_once(*this, e)) {
+        if (deliver_once(*this, e, exempt)) {
             delivering.reset();
             nmi_unblocked = false;
             s.activity = state::ActivityState::active;

@@ -259,7 +259,7 @@ bool Delivery::long_mode() {
 
 } // namespace
 
-bool deliver_once(Cpu& cpu, const Event& e) {
+bool deliver_once(Cpu& cpu, const Event& e, bool was_injected) {
     const bool software = is_software_kind(e.type);
     const Site site{cpu, nullptr, is_software(e.type) ? 0u : 1u};
     u64 return_rip = cpu.s.rip;
@@ -267,7 +267,18 @@ bool deliver_once(Cpu& cpu, const Event& e) {
         return_rip = cpu.truncate_rip(return_rip + e.instruction_length);
     }
     u64 flags = cpu.rflags();
-    if (software) {
+    if (was_injected) {
+        if (e.type == EventType::software_interrupt && cpu.mode.has(Mode::v86) &&
+            (cpu.s.cr4 & cr4::vme) != 0) {
+            bool redirect = false;
+            if (!vme_redirects(site, e.vector, redirect)) {
+                return false;
+            }
+            if (redirect) {
+                return deliver_redirected(site, e.vector, return_rip);
+            }
+        }
+    } else if (software) {
         flags &= ~rflags::rf;
     } else if (pushes_rf(e)) {
         flags |= rflags::rf;
@@ -309,6 +320,43 @@ bool deliver_real(const Site& site, u64 table, u8 vector, u64 return_rip, u64 pu
         cpu.s.rflags &= ~(rflags::if_ | rflags::ac);
     }
     cpu.s.rip = target[0];
+    return true;
+}
+
+bool vme_redirects(const Site& site, u8 vector, bool& redirect) {
+    const Cpu& cpu = site.cpu;
+    const state::Segment& tr = cpu.s.tr;
+    u16 io_base = 0;
+    u8 byte = 0;
+    if (tr.limit < 103) {
+        return site.gp(0);
+    }
+    if (!site.cpu.load_system(site.op, static_cast<u32>(tr.base + 102), &io_base, 2)) {
+        return false;
+    }
+    const u32 offset = io_base - 32u + vector / 8u;
+    if (offset > tr.limit) {
+        return site.gp(0);
+    }
+    if (!site.cpu.load_system(site.op, static_cast<u32>(tr.base + offset), &byte, 1)) {
+        return false;
+    }
+    redirect = (byte >> (vector & 7) & 1) == 0;
+    return true;
+}
+
+bool deliver_redirected(const Site& site, u8 vector, u64 return_rip) {
+    Cpu& cpu = site.cpu;
+    u64 flags = cpu.rflags();
+    const bool full = (flags & rflags::iopl) == rflags::iopl;
+    if (!full) {
+        flags =
+            (flags & ~rflags::if_) | rflags::iopl | ((flags & rflags::vif) != 0 ? rflags::if_ : 0);
+    }
+    if (!deliver_real(site, 0, vector, return_rip, flags)) {
+        return false;
+    }
+    cpu.s.rflags &= ~(full ? rflags::if_ : rflags::vif);
     return true;
 }
 

@@ -295,46 +295,17 @@ const Op* software_event(Cpu& cpu, const Op* op, EventType type, u8 vector) {
     return cpu.abandon(op);
 }
 
-/// VME: whether the software interrupt goes to the 8086 program's own handler (SDM 3B 20.3.3).
-bool redirected(Cpu& cpu, const Op* op, u8 vector, bool& redirect) {
-    const state::Segment& tr = cpu.s.tr;
-    u16 io_base = 0;
-    u8 byte = 0;
-    if (tr.limit < 103) {
-        return cpu.set_fault(Exception::gp, 0);
-    }
-    if (!cpu.load_system(op, static_cast<u32>(tr.base + 102), &io_base, 2)) {
-        return false;
-    }
-    const u32 offset = io_base - 32u + vector / 8u;
-    if (offset > tr.limit) {
-        return cpu.set_fault(Exception::gp, 0);
-    }
-    if (!cpu.load_system(op, static_cast<u32>(tr.base + offset), &byte, 1)) {
-        return false;
-    }
-    redirect = (byte >> (vector & 7) & 1) == 0;
-    return true;
-}
-
 const Op* int_v86(Cpu& cpu, const Op* op, u8 vector) {
+    const Site site{cpu, op};
     bool redirect = false;
     if ((cpu.s.cr4 & cr4::vme) != 0) {
-        NESTOR_OR_STOP(cpu, op, redirected(cpu, op, vector, redirect));
+        NESTOR_OR_STOP(cpu, op, vme_redirects(site, vector, redirect));
     }
-    const bool full = iopl(cpu) == 3;
     if (!redirect) {
-        return full ? software_event(cpu, op, EventType::software_interrupt, vector)
-                    : cpu.raise(op, Exception::gp);
+        return iopl(cpu) == 3 ? software_event(cpu, op, EventType::software_interrupt, vector)
+                              : cpu.raise(op, Exception::gp);
     }
-    u64 flags = cpu.rflags();
-    if (!full) {
-        flags =
-            (flags & ~rflags::if_) | rflags::iopl | ((flags & rflags::vif) != 0 ? rflags::if_ : 0);
-    }
-    const Site site{cpu, op};
-    NESTOR_OR_STOP(cpu, op, deliver_real(site, 0, vector, cpu.next_rip(op), flags));
-    cpu.s.rflags &= ~(full ? rflags::if_ : rflags::vif);
+    NESTOR_OR_STOP(cpu, op, deliver_redirected(site, vector, cpu.next_rip(op)));
     return finish(cpu, op);
 }
 

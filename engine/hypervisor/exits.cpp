@@ -20,7 +20,13 @@ void Vcpu::Impl::raise(Exception vector, u32 error) {
     e.vector = static_cast<u8>(vector);
     e.has_error = arch::exceptions[e.vector].has_error_code;
     e.error = error;
-    cpu.inject(e);
+    raise(e);
+}
+
+void Vcpu::Impl::raise(const cpu::Event& e) {
+    if (cpu::raise_for_exited(cpu, e)) {
+        nested.take_exception();
+    }
 }
 
 std::optional<Exit> Vcpu::Impl::handle_exit() {

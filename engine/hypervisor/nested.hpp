@@ -34,6 +34,8 @@ public:
     /// A VM exit of L2 (nested_reflect.cpp). True: L0 has to handle it as one of its own guest.
     /// False: it became L1's, or `stopped` says what is needed first.
     bool take_exit(std::optional<Exit>& stopped);
+    /// An exception that L0 found in an instruction of L2, and that L1 wants.
+    void take_exception();
     /// The page without which an exit to L1 could not be completed. Asked for before L2 runs.
     std::optional<Exit> reach_exit();
 

@@ -61,11 +61,11 @@ bool Nested::stop_for_cpu() {
     case Outcome::copy_needed:
         stop_ = CopyNeeded{Gfn(v_.cpu.wanted_page)};
         break;
+    case Outcome::vm_exit: // L2's operand, and L1's EPT or APIC-access page
+        exit_to_l1(v_.cpu.exit);
+        break;
     default:
-        if (v_.cpu.event.vector == static_cast<u8>(arch::Exception::pf)) {
-            v_.cpu.s.cr2 = v_.cpu.event.address; // an injection leaves CR2 alone
-        }
-        v_.cpu.inject(v_.cpu.event);
+        v_.raise(v_.cpu.event);
         break;
     }
     return false;

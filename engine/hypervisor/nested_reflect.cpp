@@ -42,6 +42,8 @@ bool Nested::take_exit(std::optional<Exit>& stopped) {
     return true;
 }
 
+void Nested::take_exception() { exit_to_l1(v_.cpu.exit); }
+
 /// L2's VMREAD or VMWRITE of the VMCS that vmcs12's link pointer names.
 std::optional<Exit> Nested::shadow_access() {
     const bool write = v_.cpu.exit.reason == ExitReason::vmwrite;

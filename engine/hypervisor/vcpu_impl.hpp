@@ -62,7 +62,9 @@ struct Vcpu::Impl {
     void emulate_monitor();
     void emulate_mwait();
     void complete_exit() { cpu.complete_instruction(cpu.exit.instruction_length); }
+    /// What the instruction that exited should have raised. L1 may have it as an exit of L2.
     void raise(arch::Exception vector, u32 error = 0);
+    void raise(const cpu::Event& e);
 
     // --- MSRs (msr.cpp) ---
     /// False: #GP(0).

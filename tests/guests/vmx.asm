@@ -272,6 +272,28 @@ controls_tests:
     mov eax, [g_regs]
     and eax, 0xfffff000
     check "IA32_APIC_BASE as L2 reads it", rax, 0xfee00000
+    ; What L0 finds wrong with one is an exception of L2, which L1 may want.
+    vmw EXCEPTION_BITMAP, 1 << V_GP
+    mov qword [g_regs + 8], 0x123
+    l2_at l2_rdmsr.any
+    l2_expect "an MSR that there is not", 0
+    check_field "there is not: info", X_INTR_INFO, 0x80000b0d
+    check_field "there is not: error", X_INTR_ERROR, 0
+    check_field "there is not: rip", GUEST_RIP, A(l2_rdmsr.any)
+    vmr GUEST_RFLAGS
+    and eax, 1 << 16
+    check "there is not: RF", rax, 1 << 16
+    vmw EXCEPTION_BITMAP, 0
+    mov qword [f_vec], V_NONE
+    mov rax, A(l2_vmcall)
+    mov [recover_rip], rax
+    mov qword [recover_rsp], L2_STACK
+    passes "L2 takes it itself", l2_rdmsr.any
+    mov qword [recover_rip], 0
+    check "L2's #GP", [f_vec], V_GP
+    mov rax, [f_fl]
+    and eax, 1 << 16
+    check "its RF", rax, 1 << 16
     ret
 
 memory_tests:
