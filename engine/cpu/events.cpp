@@ -5,6 +5,7 @@
 // is committed until the whole frame is known to fit; a page that is missing leaves CR2 and DR6 too
 // as they were, so that the delivery can start again. A fault inside a delivery that is already
 // part of a VM entry's injection is subject to the exception bitmap, the injected event is not.
+#include "engine/cpu/injection.hpp"
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {
@@ -142,7 +143,7 @@ bool Cpu::deliver(const Event& first) {
         }
         delivering = e;
         outcome = Outcome::resume;
-        if (deliver_once(*this, e, exempt)) {
+        if (exempt ? deliver_injected_once(*this, e) : deliver_once(*this, e)) {
             delivering.reset();
             nmi_unblocked = false;
             s.activity = state::ActivityState::active;

@@ -2,6 +2,7 @@
 //
 // Owns nothing. The frame is checked whole before anything changes; faults of the delivery are left
 // in Cpu::event for Cpu::deliver, which combines them.
+#include "engine/cpu/injection.hpp"
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {
@@ -259,30 +260,10 @@ bool Delivery::long_mode() {
 
 } // namespace
 
-bool deliver_once(Cpu& cpu, const Event& e, bool was_injected) {
-    const bool software = is_software_kind(e.type);
-    const Site site{cpu, nullptr, is_software(e.type) ? 0u : 1u};
-    u64 return_rip = cpu.s.rip;
-    if (software) {
-        return_rip = cpu.truncate_rip(return_rip + e.instruction_length);
-    }
-    u64 flags = cpu.rflags();
-    if (was_injected) {
-        if (e.type == EventType::software_interrupt && cpu.mode.has(Mode::v86) &&
-            (cpu.s.cr4 & cr4::vme) != 0) {
-            bool redirect = false;
-            if (!vme_redirects(site, e.vector, redirect)) {
-                return false;
-            }
-            if (redirect) {
-                return deliver_redirected(site, e.vector, return_rip);
-            }
-        }
-    } else if (software) {
-        flags &= ~rflags::rf;
-    } else if (pushes_rf(e)) {
-        flags |= rflags::rf;
-    }
+namespace {
+
+/// `flags`: the image to push.
+bool through_table(Cpu& cpu, const Site& site, const Event& e, u64 return_rip, u64 flags) {
     if ((cpu.s.cr0 & cr0::pe) == 0) {
         if (e.vector * 4u + 3 > cpu.s.idtr.limit) {
             return site.gp(e.vector * 8u + 2);
@@ -291,6 +272,41 @@ bool deliver_once(Cpu& cpu, const Event& e, bool was_injected) {
     }
     Delivery delivery{cpu, e, site, return_rip, flags};
     return ia32e(cpu) ? delivery.long_mode() : delivery.protected_mode();
+}
+
+Site site_of(Cpu& cpu, const Event& e) { return {cpu, nullptr, is_software(e.type) ? 0u : 1u}; }
+
+u64 return_rip_of(const Cpu& cpu, const Event& e) {
+    return is_software_kind(e.type) ? cpu.truncate_rip(cpu.s.rip + e.instruction_length)
+                                    : cpu.s.rip;
+}
+
+} // namespace
+
+bool deliver_once(Cpu& cpu, const Event& e) {
+    u64 flags = cpu.rflags();
+    if (is_software_kind(e.type)) {
+        flags &= ~rflags::rf;
+    } else if (pushes_rf(e)) {
+        flags |= rflags::rf;
+    }
+    return through_table(cpu, site_of(cpu, e), e, return_rip_of(cpu, e), flags);
+}
+
+bool deliver_injected_once(Cpu& cpu, const Event& e) {
+    const Site site = site_of(cpu, e);
+    const u64 return_rip = return_rip_of(cpu, e);
+    if (e.type == EventType::software_interrupt && cpu.mode.has(Mode::v86) &&
+        (cpu.s.cr4 & cr4::vme) != 0) {
+        bool redirect = false;
+        if (!vme_redirects(site, e.vector, redirect)) {
+            return false;
+        }
+        if (redirect) {
+            return deliver_redirected(site, e.vector, return_rip);
+        }
+    }
+    return through_table(cpu, site, e, return_rip, cpu.rflags());
 }
 
 bool deliver_real(const Site& site, u64 table, u8 vector, u64 return_rip, u64 pushed_flags) {
@@ -324,8 +340,7 @@ bool deliver_real(const Site& site, u64 table, u8 vector, u64 return_rip, u64 pu
 }
 
 bool vme_redirects(const Site& site, u8 vector, bool& redirect) {
-    const Cpu& cpu = site.cpu;
-    const state::Segment& tr = cpu.s.tr;
+    const state::Segment& tr = site.cpu.s.tr;
     u16 io_base = 0;
     u8 byte = 0;
     if (tr.limit < 103) {

@@ -3,6 +3,7 @@
 // Owns nothing. One Return pops, checks and commits; IRET differs by the flags, by virtual-8086 and
 // nested-task returns, and by always taking SS:RSP in 64-bit mode. IRET ends NMI blocking, also
 // when it faults (SDM 3A 6.7.1).
+#include "engine/cpu/injection.hpp"
 #include "engine/cpu/system.hpp"
 
 namespace nestor::cpu {

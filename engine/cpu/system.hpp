@@ -172,16 +172,8 @@ bool is_software_kind(EventType type);
 /// RF in the pushed image: set for faults, except instruction breakpoints (SDM 3B 17.3.1.1).
 bool pushes_rf(const Event& e);
 /// Takes one event to its handler. False: a fault of the delivery in Cpu::event, or another
-/// outcome; nothing changed, except by a task switch that faults in the new task. An event that was
-/// injected pushes RF as it stands, and VME may redirect it as INT n would be (SDM 3C 27.6.1.1).
-bool deliver_once(Cpu& cpu, const Event& e, bool was_injected);
-/// An exception of the instruction that exited to L0, raised as the silicon raises its own: true
-/// where the exception bitmap makes a VM exit of it, which is in Cpu::exit; else it is injected.
-bool raise_for_exited(Cpu& cpu, const Event& e);
-/// VME in virtual-8086 mode (SDM 3B 20.3.3). False: a fault. `redirect`: software interrupt
-/// `vector` goes to the 8086 program's own handler, which deliver_redirected takes it to.
-bool vme_redirects(const Site& site, u8 vector, bool& redirect);
-bool deliver_redirected(const Site& site, u8 vector, u64 return_rip);
+/// outcome; nothing changed, except by a task switch that faults in the new task.
+bool deliver_once(Cpu& cpu, const Event& e);
 /// Delivery through the real-mode IVT at `table` with 16-bit frames; also VME redirection.
 bool deliver_real(const Site& site, u64 table, u8 vector, u64 return_rip, u64 pushed_flags);
 

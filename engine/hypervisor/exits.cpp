@@ -4,6 +4,7 @@
 // raised, or hands it to the board as an Exit. Counts: the emulated instruction retires as one;
 // what passes between L1 and L0 counts nothing (design rule 2).
 #include "engine/arch/bits.hpp"
+#include "engine/cpu/injection.hpp"
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"
