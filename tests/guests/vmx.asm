@@ -457,87 +457,69 @@ time_tests:
     mov eax, [g_regs + 16]
     shr eax, 8
     check "the offset shows", rax, 1
+    ; L2's counter is L1's, which L1 may have moved, times 2.5 and moved once more.
+    mov rcx, 1 << 33
+    call move_tsc
+    set_proc(PROC_TSC_OFFSET | PROC_SECONDARY)
+    set_proc2(PROC2_TSC_SCALING)
+    mov rcx, 5 << 47
+    vmw TSC_MULTIPLIER, rcx
+    mov rcx, -(1 << 30)
+    vmw TSC_OFFSET, rcx
+    call scaled_tsc
+    mov [want], rax
+    passes "rdtsc with a multiplier", l2_rdtsc
+    call scaled_tsc
+    mov rdx, [g_regs + 16]
+    shl rdx, 32
+    mov ecx, [g_regs]
+    or rdx, rcx
+    xor ecx, ecx
+    cmp rdx, [want]
+    setae cl
+    cmp rdx, rax
+    setbe ch
+    check "it lies between L1's, scaled", rcx, 0x101
+    ; The offset of an L1 that moved its counter back is scaled like a number below zero.
+    mov rcx, -(1 << 33)
+    call move_tsc
+    call scaled_tsc
+    mov [want], rax
+    passes "rdtsc behind a move back", l2_rdtsc
+    mov rdx, [g_regs + 16]
+    shl rdx, 32
+    mov ecx, [g_regs]
+    or rdx, rcx
+    sub rdx, [want]
+    shr rdx, 16                 ; L0 takes no time: only L1's few instructions lie between
+    check "it goes on from L1's, scaled", rdx, 0
     set_proc(0)
+    set_proc2(0)
     ret
 
-; --- L2 ---------------------------------------------------------------------------------------------
-l2_cpuid:
-    inc r15
-.at:
-    cpuid
-    inc r15
-l2_vmcall:
-    vmcall
-    jmp l2_vmcall
-%macro l2_then_call 1+
-    %1
-    vmcall
-%endmacro
-l2_hlt: l2_then_call hlt
-l2_rdtsc: l2_then_call rdtsc
-l2_rdtscp:
-.twice: l2_then_call rdtscp
-l2_invlpg: mov eax, 0x12345678
-    l2_then_call invlpg [rax]
-l2_rdpmc: xor ecx, ecx
-    l2_then_call rdpmc
-l2_pause: l2_then_call pause
-l2_monitor: xor ecx, ecx
-    xor edx, edx
-    mov eax, L2_STACK
-    l2_then_call monitor
-.mwait: xor ecx, ecx
-    xor eax, eax
-    l2_then_call mwait
-l2_dr: l2_then_call mov dr3, rbx
-l2_cr3: l2_then_call mov rax, cr3
-.load: l2_then_call mov cr3, rax
-l2_cr8: l2_then_call mov rax, cr8
-.load: l2_then_call mov cr8, rax
-l2_sgdt: l2_then_call sgdt [abs L2_STACK]
-l2_wbinvd: l2_then_call wbinvd
-l2_rdrand: l2_then_call rdrand rax
-.seed: l2_then_call rdseed rax
-l2_xsetbv: xor ecx, ecx
-    l2_then_call xsetbv
-l2_invd: l2_then_call invd
-l2_vmx: l2_then_call vmxoff
-.vmptrld: vmptrld [rax]
-.vmread: vmread rax, rax
-.vmlaunch: vmlaunch
-l2_cr0: mov rcx, cr0
-    l2_then_call and ecx, 8
-.clts: l2_then_call clts
-l2_cr4: mov rcx, cr4
-    l2_then_call and ecx, 0x2000
-l2_in: mov dx, 0x51
-    l2_then_call in al, dx
-l2_rdmsr: mov ecx, 0x277
-.any: l2_then_call rdmsr
-.wrmsr: mov ecx, 0x277
-    l2_then_call wrmsr
-l2_pf: mov rax, 0xffff800000000000
-    l2_then_call mov [rax], al
-l2_ud: l2_then_call ud2
-l2_loop: jmp l2_loop
-l2_nmi: apic_write 0x300, 0x44400   ; self, NMI
-    jmp l2_loop
-l2_sti: sti
-    nop
-.open: cli
-    vmcall
-l2_sti_hlt: sti
-    hlt
-    vmcall
-l2_nops: nop
-.second: nop
-    vmcall
-l2_iret:
-    push KDS
-    push L2_STACK
-    pushfq
-    push KCS64
-    push A(.after)
-    iretq
-.after: vmcall
+; IA32_TSC += rcx.
+move_tsc:
+    mov rdi, rcx
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    add rax, rdi
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0x10
+    wrmsr
+    ret
+; rax = L1's counter * 2.5 - 2^30
+scaled_tsc:
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    mov rdx, rax
+    shl rax, 1
+    shr rdx, 1
+    add rax, rdx
+    sub rax, 1 << 30
+    ret
+
+%include "vmx_l2.inc"
     end_image

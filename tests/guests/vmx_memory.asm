@@ -19,6 +19,7 @@ main:
     call vmcs_fill
     call ept_fill
     call ept_tests
+    call ve_tests
     call shadow_tests
     call apic_tests
     call smm_tests
@@ -101,6 +102,63 @@ ept_tests:
     l2_expect "vmfunc of an entry beyond the list", 59
     set_proc2(PROC2_EPT)
     vmw EPTP, EPT_PML4 | 0x1e
+    ret
+
+; Violations that L2 gets itself, as exceptions (SDM 3C 26.5.7). The handler is L1's: it records and recovers.
+%define V_VE 20
+ve_tests:
+    mov edi, VE_INFO
+    mov ecx, 0x1000 / 8
+    mov rax, -1
+    rep stosq
+    mov dword [abs VE_INFO + 4], 0
+    vmw F_VE_INFO, VE_INFO
+    vmw 0x0004, 0x123           ; EPTP index
+    set_proc2(PROC2_EPT | PROC2_VE)
+    mov qword [abs HOLE_ENTRY], 0
+    mov qword [f_vec], V_NONE
+    mov rax, A(l2_write.done)
+    mov [recover_rip], rax
+    mov qword [recover_rsp], L2_STACK
+    l2_at l2_write
+    l2_expect "behind a violation that is #VE", 18
+    check "#VE", [f_vec], V_VE
+    check "#VE: at the instruction", [f_rip], A(l2_write)
+    check32 "#VE: reason", [abs VE_INFO], 48
+    check32 "#VE: the area is in use", [abs VE_INFO + 4], -1
+    check "#VE: qualification", [abs VE_INFO + 8], 0x182
+    check "#VE: linear address", [abs VE_INFO + 16], HOLE
+    check "#VE: guest-physical address", [abs VE_INFO + 24], HOLE
+    movzx eax, word [abs VE_INFO + 32]
+    check "#VE: EPTP index", rax, 0x123
+    movzx eax, word [abs VE_INFO + 34]
+    check "#VE: no more than that", rax, 0xffff
+    l2_at l2_write
+    l2_expect "a violation while the area is in use", 48
+    check_field "an exit like any other", X_QUALIFICATION, 0x182
+    mov dword [abs VE_INFO + 4], 0
+    mov rax, 1 << 63
+    mov [abs HOLE_ENTRY], rax
+    l2_at l2_write
+    l2_expect "a violation that suppresses #VE", 48
+    check32 "the area is free", [abs VE_INFO + 4], 0
+    mov qword [abs HOLE_ENTRY], 0
+    vmw EXCEPTION_BITMAP, 1 << V_VE
+    l2_at l2_write
+    l2_expect "#VE that L1 wants", 0
+    check_field "#VE that L1 wants: info", X_INTR_INFO, 0x80000314
+    vmw EXCEPTION_BITMAP, 0
+    ; Read-modify-write counts as a write, whatever is missing (SDM 3C 29.3.3.2).
+    set_proc2(PROC2_EPT)
+    l2_at l2_add
+    l2_expect "read-modify-write of no page", 48
+    check_field "read-modify-write: qualification", X_QUALIFICATION, 0x182
+    mov qword [abs HOLE_ENTRY], HOLE | 0x31 ; read only
+    l2_at l2_add
+    l2_expect "read-modify-write of a page to read", 48
+    check_field "read-modify-write of it: qualification", X_QUALIFICATION, 0x18a
+    mov qword [abs HOLE_ENTRY], HOLE | 0x37
+    mov qword [recover_rip], 0
     ret
 
 ; L2's VMREAD and VMWRITE without an exit.
@@ -192,6 +250,10 @@ l2_read:
     vmcall
 l2_write:
     mov qword [abs HOLE], 0x99
+.done:
+    vmcall
+l2_add:
+    lock add qword [abs HOLE], 1
     vmcall
 l2_vmfunc:
     xor eax, eax
