@@ -57,7 +57,8 @@ struct EoiBroadcast {
 /// Triple fault or another shutdown condition.
 struct Shutdown {};
 
-/// The units that were loaded do not belong together (Vcpu::settle). Nothing ran.
+/// The units that were loaded do not belong together (Vcpu::settle), or L0 made a vmcs02 that the
+/// silicon refuses, which is its own bug. Nothing ran.
 struct Refused {
     std::string reason;
 };

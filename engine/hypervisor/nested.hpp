@@ -104,13 +104,12 @@ private:
     Step enter(bool launch);
     Step check_entry();
     Step fail_entry(arch::ExitReason reason, u64 qualification);
-    void commit_entry(const std::array<u64, 4>& pdptes);
+    void commit_entry(const state::Vmcs& vmcs02, const std::array<u64, 4>& pdptes);
     u32 load_msrs(u64 address, u32 count);
     [[nodiscard]] cpu::EntryContext context() const;
 
     // nested_vmcs02.cpp
-    [[nodiscard]] u64 tsc_offset02() const;
-    [[nodiscard]] state::Vmcs make_vmcs02() const;
+    [[nodiscard]] state::Vmcs vmcs02() const;
     void make_current(const state::Vmcs& vmcs02);
 
     // nested_exit.cpp

@@ -4,6 +4,8 @@
 // made on vmcs12, so what L1 got wrong is never found in vmcs02. Then the entry is committed: L1's
 // registers are forgotten, because vmcs12's host area says what they will be; L2's are loaded. The
 // instruction retires as the one count that an entry is.
+#include <fmt/format.h>
+
 #include "engine/arch/bits.hpp"
 #include "engine/arch/msr.hpp"
 #include "engine/cpu/package.hpp"
@@ -102,7 +104,12 @@ std::optional<Exit> Nested::check_entry() {
             reach(v.vm_entry_msr_load_addr, v.vm_entry_msr_load_count * list_entry_size, false)) {
         return stop;
     }
-    commit_entry(guest.pdptes);
+    const state::Vmcs made = vmcs02();
+    if (const auto failure = cpu::check_controls(made, c)) {
+        // What L0 added is wrong: nothing of it is L1's.
+        return Refused{fmt::format("vmcs02 is refused: {}", failure->text)};
+    }
+    commit_entry(made, guest.pdptes);
     return std::nullopt;
 }
 
@@ -113,7 +120,7 @@ std::optional<Exit> Nested::fail_entry(ExitReason reason, u64 qualification) {
     return std::nullopt;
 }
 
-void Nested::commit_entry(const std::array<u64, 4>& pdptes) {
+void Nested::commit_entry(const state::Vmcs& vmcs02, const std::array<u64, 4>& pdptes) {
     v_.complete_exit();
     cpu::store_controls(v_.cpu, v_.vmcs01);
     cpu::load_guest(v_.cpu, s.vmcs12, pdptes);
@@ -129,7 +136,7 @@ void Nested::commit_entry(const std::array<u64, 4>& pdptes) {
     }
     s.vmcs12.launch_state = true;
     s.guest_mode = true;
-    make_current(make_vmcs02());
+    make_current(vmcs02);
     v_.cpu.transition();
     cpu::begin_entry(v_.cpu, s.vmcs12);
 }

@@ -93,14 +93,14 @@ const char* Nested::wrong_together() const {
     if (const auto failure = cpu::check_host(s.vmcs12, c)) {
         return failure->text.data();
     }
-    if (const auto failure = cpu::check_controls(make_vmcs02(), c)) {
+    if (const auto failure = cpu::check_controls(vmcs02(), c)) {
         return failure->text.data(); // what L0 needs does not go with what L1 wants
     }
     return nullptr;
 }
 
 void Nested::resume_l2() {
-    make_current(make_vmcs02());
+    make_current(vmcs02());
     v_.cpu.transition();
     v_.cpu.monitor_trap_pending = s.mtf_pending;
     v_.cpu.preemption_deadline = s.timer_deadline;

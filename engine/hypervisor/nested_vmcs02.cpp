@@ -7,6 +7,7 @@
 #include "engine/cpu/vmx_controls.hpp"
 #include "engine/hypervisor/nested.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"
+#include "engine/hypervisor/vmcs02.hpp"
 
 namespace nestor::hv {
 
@@ -29,26 +30,25 @@ bool secondary_on(const state::Vmcs& v, u32 control) {
 
 } // namespace
 
-/// TSC = ticks * multiplier + offset, with L1's offset inside.
-u64 Nested::tsc_offset02() const {
-    const state::Vmcs& v = s.vmcs12;
-    const u64 offset01 = v_.msrs.tsc_offset;
+u64 tsc_offset02(const state::Vmcs& v, u64 l1_tsc_offset) {
     if ((v.cpu_based_vm_exec_control & proc_control::use_tsc_offsetting) == 0) {
-        return offset01;
+        return l1_tsc_offset;
     }
     const bool scaling = secondary_on(v, proc2_control::use_tsc_scaling);
-    return v.tsc_offset + (scaling ? scale_signed(offset01, v.tsc_multiplier) : offset01);
+    return v.tsc_offset + (scaling ? scale_signed(l1_tsc_offset, v.tsc_multiplier) : l1_tsc_offset);
 }
 
-state::Vmcs Nested::make_vmcs02() const {
-    state::Vmcs v = s.vmcs12;
+state::Vmcs make_vmcs02(const state::Vmcs& vmcs12, u64 l1_tsc_offset) {
+    state::Vmcs v = vmcs12;
     if ((v.cpu_based_vm_exec_control & proc_control::use_tsc_offsetting) == 0) {
         v.cpu_based_vm_exec_control |= proc_control::use_tsc_offsetting;
         v.secondary_vm_exec_control &= ~proc2_control::use_tsc_scaling;
     }
-    v.tsc_offset = tsc_offset02();
+    v.tsc_offset = tsc_offset02(vmcs12, l1_tsc_offset);
     return v;
 }
+
+state::Vmcs Nested::vmcs02() const { return make_vmcs02(s.vmcs12, v_.msrs.tsc_offset); }
 
 void Nested::make_current(const state::Vmcs& vmcs02) {
     cpu::set_controls(v_.cpu, vmcs02, nullptr);
@@ -60,6 +60,8 @@ u32 Nested::windows() const {
     return s.guest_mode ? s.vmcs12.cpu_based_vm_exec_control & all : 0;
 }
 
-void Nested::follow_tsc() { v_.cpu.controls.tsc_offset = tsc_offset02(); }
+void Nested::follow_tsc() {
+    v_.cpu.controls.tsc_offset = tsc_offset02(s.vmcs12, v_.msrs.tsc_offset);
+}
 
 } // namespace nestor::hv

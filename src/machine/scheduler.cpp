@@ -256,9 +256,9 @@ std::optional<Stop> Machine::Impl::handle(const hv::Exit& exit, bool progressed)
                               return std::nullopt;
                           },
                           [](const hv::Refused& refused) -> Answer {
-                              // load_units() settles every vCPU and hands its failure on.
-                              CHECK(refused.reason.empty());
-                              return std::nullopt;
+                              // load_units() settles every vCPU and hands its failure on, and L1's
+                              // mistakes never get this far.
+                              detail::check_failed(__FILE__, __LINE__, refused.reason.c_str());
                           },
                       },
                       exit);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/state/codec.hpp"
+#include "engine/hypervisor/vmcs02.hpp"
 #include "nested_fixture.hpp"
 #include "tests/engine/cpu/entry_breaks.hpp"
 
@@ -126,6 +127,42 @@ TEST(NestedEntry, ABrokenGuestStateIsAnExitToTheHost) {
         EXPECT_FALSE(after.nested.vmcs12.launch_state);
     }
     EXPECT_GT(tried, 150u);
+}
+
+TEST(NestedEntry, TheSiliconAcceptsVmcs02WhereL0AcceptsVmcs12) {
+    static constexpr EntryCheckKind kinds[] = {EntryCheckKind::controls, EntryCheckKind::host,
+                                               EntryCheckKind::guest};
+    static constexpr u64 offsets[] = {0, 1, u64{1} << 40, ~u64{0} << 33};
+    unsigned accepted = 0;
+    const auto try_one = [&](Entry& e, int line) {
+        for (const EntryCheckKind kind : kinds) {
+            if (answer(e, kind)) {
+                return;
+            }
+        }
+        ++accepted;
+        const state::Vmcs vmcs12 = e.v;
+        for (const u64 offset : offsets) {
+            e.v = make_vmcs02(vmcs12, offset);
+            for (const EntryCheckKind kind : kinds) {
+                const auto failure = answer(e, kind);
+                EXPECT_FALSE(failure) << "entry_breaks.def:" << line << ": " << failure->text;
+            }
+        }
+    };
+    for (const ValidEntry kind : valid_entries) {
+        Entry e = valid_entry(kind);
+        try_one(e, 0);
+    }
+    // A break of one row may be none of these kinds; of two, one may hide the other's.
+    for (const Break& b : breaks) {
+        for (const ValidEntry kind : valid_entries) {
+            Entry e = valid_entry(kind);
+            b.apply(e.v, e.c, e.msr, e.ram);
+            try_one(e, b.line);
+        }
+    }
+    EXPECT_GT(accepted, 100u);
 }
 
 TEST(NestedEntry, AnMsrThatCannotBeLoadedIsAnExitThatNamesItsPlace) {
