@@ -66,6 +66,35 @@ TEST_F(EptTest, NotPresentEntryIsAViolationWithoutRights) {
     EXPECT_NE(cpu.s.rflags & rflags::rf, 0u);
 }
 
+// SDM 3C 29.3.3.2: bit 1 always; bit 0 is the implementation's choice, and clear here.
+TEST_F(EptTest, ReadModifyWriteIsAWriteWhateverIsMissing) {
+    static constexpr std::initializer_list<int> forms[] = {
+        {0x01, 0x08},                   // add [rax], ecx
+        {0xfe, 0x00},                   // inc byte [rax]
+        {0x48, 0xf7, 0x18},             // neg qword [rax]
+        {0xd1, 0x20},                   // shl dword [rax], 1
+        {0x0f, 0xa4, 0x08, 0x03},       // shld [rax], ecx, 3
+        {0x87, 0x08},                   // xchg [rax], ecx
+        {0xf0, 0x0f, 0xc1, 0x08},       // lock xadd [rax], ecx
+        {0x0f, 0xb1, 0x08},             // cmpxchg [rax], ecx: writes back what it found
+        {0xf0, 0x48, 0x0f, 0xc7, 0x08}, // lock cmpxchg16b [rax]
+        {0xf0, 0x0f, 0xab, 0x08},       // lock bts [rax], ecx
+    };
+    for (const auto& form : forms) {
+        for (const u64 rights : {u64{0}, u64{r}, r | x}) {
+            map_data(rights);
+            cpu.s.rip = code;
+            run_guest(form);
+            expect_violation(0x182 | rights << 3, data);
+            EXPECT_EQ(cpu.s.rip, code);
+        }
+    }
+    map_data(0);
+    cpu.s.rip = code;
+    run_guest({0x39, 0x08}); // cmp [rax], ecx
+    expect_violation(0x181, data);
+}
+
 TEST_F(EptTest, FetchViolationSaysExecute) {
     map(code, code | r | w | write_back);
     run_guest({0x90});

@@ -146,6 +146,83 @@ TEST_F(VmxTest, InjectedSoftwareInterruptReturnsBehindItsInstruction) {
     EXPECT_EQ(read<u64>(rsp()), code + 2);
 }
 
+TEST_F(VmxTest, InjectionPushesRfAsItStands) {
+    for (const u64 rf : {u64{0}, rflags::rf}) {
+        for (const u32 info : {hardware | with_error | 13, software | 0x80, external | 0x41}) {
+            long_mode();
+            cpu.s.rflags |= rf;
+            inject(info, 0, 2);
+            gate64(0x80, code0, handler(0x80), 0xee);
+            run_guest({0x90});
+            const u64 frame = rsp() + ((info & with_error) != 0 ? 8 : 0);
+            EXPECT_EQ(read<u64>(frame + 16) & rflags::rf, rf) << info;
+            EXPECT_EQ(cpu.s.rflags & rflags::rf, 0u);
+        }
+    }
+}
+
+namespace {
+
+/// Injection into virtual-8086 mode. The vector is redirected where the TSS has its bit clear.
+struct V86Injection {
+    u32 type;
+    u64 iopl;
+    bool vme, bit;
+    bool redirected;
+};
+constexpr V86Injection v86_injections[] = {
+    {software, 0, false, false, false}, {software, 3, false, false, false},
+    {software, 0, true, false, true},   {software, 3, true, false, true},
+    {software, 0, true, true, false},   {software, 3, true, true, false},
+    {external, 0, true, false, false},  {hardware, 0, true, false, false},
+};
+
+class V86InjectionTest : public VmxTest, public ::testing::WithParamInterface<V86Injection> {};
+
+} // namespace
+
+// SDM 3C 27.6.1.1: IOPL never makes #GP of an injected software interrupt.
+TEST_P(V86InjectionTest, IgnoresIoplAndFollowsTheRedirectionBitmap) {
+    const V86Injection& p = GetParam();
+    constexpr u8 vector = 0x11;
+    constexpr u16 io_base = 0x88;
+    protected_mode();
+    gate32(idt + vector * 8u, code0, static_cast<u32>(handler(vector)), 0xee);
+    write(tss + 102, io_base);
+    write(tss + io_base - 32 + vector / 8, static_cast<u8>(p.bit ? 1 << vector % 8 : 0));
+    write(vector * 4u, u32{0x06000010});
+    state::Segment s = segment(0x500, 0xf3, 0xffff);
+    s.base = 0x5000;
+    data_segments(s);
+    cpu.seg(Seg::cs) = s;
+    cpu.s.tr.limit = 0xff;
+    cpu.s.rip = 0x100;
+    cpu.s.gpr[4] = 0x1000;
+    cpu.s.cr4 = cr4::vmxe | (p.vme ? cr4::vme : 0);
+    cpu.s.rflags = rflags::fixed1 | rflags::vm | p.iopl << 12 | rflags::vif;
+    inject(p.type | vector, 0, 2);
+    enter();
+    stop = cpu.run(0, 1);
+    const u16 return_ip = p.type == software ? 0x102 : 0x100;
+    if (p.redirected) {
+        EXPECT_EQ(cpu.seg(Seg::cs).selector, 0x600);
+        EXPECT_EQ(cpu.s.rip, 0x10u);
+        EXPECT_NE(cpu.s.rflags & rflags::vm, 0u);
+        const u64 frame = 0x5000 + 0x1000 - 6;
+        EXPECT_EQ(read<u16>(frame), return_ip);
+        const u64 image = read<u16>(frame + 4);
+        EXPECT_EQ(image & rflags::iopl, rflags::iopl);
+        EXPECT_EQ((image & rflags::if_) != 0, p.iopl < 3); // VIF's value
+        return;
+    }
+    EXPECT_EQ(cpu.s.rip, handler(vector));
+    EXPECT_EQ(cpu.s.rflags & rflags::vm, 0u);
+    EXPECT_EQ(read<u32>(inner_stack_top - 36), return_ip);
+    EXPECT_EQ(read<u32>(inner_stack_top - 28) & rflags::iopl, p.iopl << 12);
+}
+
+INSTANTIATE_TEST_SUITE_P(Vmx, V86InjectionTest, ::testing::ValuesIn(v86_injections));
+
 TEST_F(VmxTest, InjectedNmiBlocksNmis) {
     inject(nmi | 2);
     run_guest({0x90});

@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/state/codec.hpp"
 #include "engine/hypervisor/vmcs02.hpp"
+#include "engine/state/codec.hpp"
 #include "nested_fixture.hpp"
 #include "tests/engine/cpu/entry_breaks.hpp"
 

@@ -1,7 +1,7 @@
 // A virtual machine monitor of the least there is, for an L1: runs one of our bare-metal programs
 // (tests/guests: multiboot, one segment) under KVM. `vmm IMAGE MIB`: its serial port is standard
-// output, what it writes to port 0xf4 is the exit status. The guest has VMX, so that the program may
-// be a hypervisor itself.
+// output, what it writes to port 0xf4 is the exit status. The guest has VMX, so that the program
+// may be a hypervisor itself.
 #include <elf.h>
 #include <unistd.h>
 
