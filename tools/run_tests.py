@@ -31,9 +31,9 @@ class Lane:
     long_suites: set  # the same under --long
     compiler: dict = dataclasses.field(default_factory=dict)
     environment: dict = dataclasses.field(default_factory=dict)
+    fewer: dict = dataclasses.field(default_factory=dict)  # environment unless --long: less of what is random
     slower: int = 1  # factor on the time limit of a test
     whole: bool = True  # builds all there is; else what the chosen tests need
-    long_only: bool = False  # runs under --long, or when asked for by name
 
     @property
     def build(self):
@@ -51,26 +51,23 @@ LANES = [
         [
             "-Db_sanitize=address,undefined",
             "-Db_lundef=false",
-            "-Doptimization=1",
-            "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
-            " -fsanitize=fuzzer-no-link -Wno-deprecated-declarations"
+            "-Doptimization=2",
+            "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined -Wno-deprecated-declarations"
             f" -include {ROOT}/tools/schema/libcapnp.hpp",
             "-Dcpp_link_args=-fsanitize=address,undefined",
         ],
         {"unit", "guests", "oracle", "fuzz"},
         {"unit", "guests", "oracle", "fuzz", "cli", "linux", "long"},
-        # clang, because libFuzzer is its; and a second compiler reads everything.
+        # clang, so that a second compiler reads everything.
         compiler={"CC": "clang-19", "CXX": "clang++-19"},
         environment={
             "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
             "GUESTS_SLOW": "5",
-            "NESTOR_ORACLE_CASES": "100000",
         },
+        fewer={"NESTOR_ORACLE_CASES": "20000", "NESTOR_FUZZ_FEWER": "10"},
         slower=5,
         whole=False,
-        # TODO(test): the lane belongs to every run. Its unit tests take a minute; a guest program up to two.
-        long_only=True,
     ),
 ]
 
@@ -215,8 +212,7 @@ def run_suite(lane, suite, tests, long):
     """Runs the named tests of one suite and counts what happened."""
     log = f"testlog-{suite}"
     environment = dict(os.environ, **lane.environment)
-    if long:
-        environment["NESTOR_LONG"] = "1"
+    environment.update({"NESTOR_LONG": "1"} if long else lane.fewer)
     slower = lane.slower * (10 if long else 1)
     command = ["meson", "test", "-C", str(lane.build), "--no-rebuild", "--print-errorlogs"]
     command += ["--logbase", log, "--timeout-multiplier", str(slower)]
@@ -303,7 +299,7 @@ def main():
     else:
         # A name or suite asked for alone runs where it ships; the other lanes are for the whole run.
         alone = options.names or options.suite
-        lanes = LANES[:1] if alone else [lane for lane in LANES if options.long or not lane.long_only]
+        lanes = LANES[:1] if alone else LANES
     total = Tally()
     times = []
     found = 0
