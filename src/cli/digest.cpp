@@ -42,12 +42,22 @@ bool has_tag(const std::string& directory, const std::string& tag) {
                                   [&](const auto& entry) { return entry.tag == tag; });
 }
 
+Result<control::Object> digest_of_machine(const std::string& directory, const DigestOptions& o) {
+    auto answer = ask_machine(o.what, "", {.verb = "digest", .arguments = {}});
+    if (!answer && !o.machine) {
+        return fail(answer.error().code,
+                    "there is no snapshot " + o.what + " in " + directory + "; " +
+                        answer.error().message,
+                    "see what there is with: vm snap ls, vm ps");
+    }
+    return answer;
+}
+
 Result<int> digest(const DigestOptions& o) {
     const std::string directory = TRY(control::store_directory(o.store));
     const bool snapshot = !o.machine && (!o.store.empty() || has_tag(directory, o.what));
     const control::Object object =
-        snapshot ? TRY(digest_of_snapshot(directory, o.what))
-                 : TRY(ask_machine(o.what, "", {.verb = "digest", .arguments = {}}));
+        TRY(snapshot ? digest_of_snapshot(directory, o.what) : digest_of_machine(directory, o));
     print_line(o.json ? object.to_json() : object.text(o.guest ? "guestDigest" : "machineDigest"));
     return 0;
 }

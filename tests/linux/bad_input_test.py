@@ -98,6 +98,9 @@ class Refused(BadInput):
             with self.subTest(verb=verb[0]):
                 self.assert_refused(verb, [FAILED, USAGE], "ghost")
 
+    def test_a_digest_of_nothing_names_snapshots_and_machines(self):
+        self.assert_refused(["digest", "ghost"], [FAILED], "no snapshot ghost", "no machine ghost")
+
     def test_a_tag_and_a_store_that_are_not_there_are_named(self):
         self.assert_refused(["restore", "never", "--store", self.scratch / "nostore"], [FAILED, USAGE], "nostore")
         self.assertFalse((self.scratch / "nostore").exists())
