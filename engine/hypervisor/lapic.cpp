@@ -349,6 +349,11 @@ bool Lapic::msr_write(u32 index, u64 value, u64 ticks, Effects& effects) {
 
 void Lapic::error(u32 error_bit) {
     s_.errors_pending |= error_bit;
+    const u32 entry = reg(ApicRegister::lvt_error);
+    if ((entry & lvt_masked) == 0 && (entry & 0xff) < 16) {
+        s_.errors_pending |= esr_receive_illegal; // an error of its own, which raises nothing more
+        return;
+    }
     raise_local(ApicRegister::lvt_error);
 }
 

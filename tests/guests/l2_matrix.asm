@@ -16,6 +16,7 @@
 %define PROC2_X2APIC 0x10
 %define PROC2_APIC_REGISTERS 0x100
 %define PROC2_VID 0x200
+%define PROC2_PLE 0x400
 ; What L1 gives L2 of an APIC.
 %define APIC_TPR 1              ; TPR shadow
 %define APIC_ACCESS 2           ; and APIC accesses
@@ -33,6 +34,11 @@
 %define EV_SMM 8
 %define EV_HALT 9
 %define EV_RUN_PENDING 10       ; right behind the entry
+%define EV_EXITED 11            ; by an EPT violation, or a page fault where there is no EPT
+%define EV_PENDING_DEBUG 12
+%define EV_MWAIT 13
+%define EV_INIT 14
+%define EV_SMI 15
 ; What L2 does first to L1's own APIC.
 %define ACT_BASE 1
 %define ACT_X2APIC 2
@@ -47,11 +53,15 @@
 %define WORD_IRQS 0x18
 %define WORD_VIRTUAL 0x1c
 %define WORD_SMIS 0x20
+%define WORD_DEBUGS 0x28
 %define WORD_RESULTS 0x40
-%define LOG 0x531000            ; L1's: what each exit left, 64 bytes an exit
+%define WORD_SS 0x60            ; what L2 loads into SS
+%define LOG 0x531000            ; L1's: what each exit left, 128 bytes an exit
 %define DUMP 0x534000           ; all fields, then MSRs and registers of the local APIC
 %define PAE_PDPT 0x53f000
 %define SMRAM_NEXT 0x34000
+%define UNMAPPED 0x3ff00000     ; no EPT entry for it
+%define UNMAPPED_LINEAR 0x80000000 ; no entry of L2's own tables
 %define NOTIFY 0xf2
 %define VECTOR 0x61             ; of L1's own interrupts
 %define SERVED 0x31             ; one that is in service at L1 all the time
@@ -180,6 +190,9 @@ fill_registers:
     push qword 0x27f
     fldcw [rsp]
     add rsp, 16
+    push qword 5
+    fild qword [rsp]            ; leaves a data pointer
+    pop rax
     fldpi
     fldl2e
     fld1
@@ -188,7 +201,7 @@ fill_registers:
     fldpi
     mov eax, 0x1000
     mov dr0, rax
-    mov eax, 0x1004
+    mov eax, NOTES + WORD_SS
     mov dr1, rax
     mov eax, 0x1008
     mov dr2, rax
@@ -207,6 +220,16 @@ fill_registers:
     apic_write APIC_LVTT, 0x10062
     apic_write APIC_TMICT, 0x700000
     apic_write APIC_ESR, 0
+    apic_write APIC_ICR, 0x40005 ; an error that nobody has looked at
+    test dword [params], P_SHADOW
+    jz .end
+    apic_write APIC_LVTT, 0x50062
+    mov ecx, 0x6e0              ; IA32_TSC_DEADLINE
+    mov eax, 0x40000000
+    xor edx, edx
+    wrmsr
+.end:
+    mov dword [abs NOTES + WORD_SS], KDS
     ret
 
 %macro msr_is 2
@@ -227,13 +250,16 @@ msr_table:
     msr_is 0xc0000102, 0x123000
     msr_is 0xc0000103, 5
     msr_is 0x1d9, 1             ; IA32_DEBUGCTL
-    msr_is 0x1a0, 0x1
+    msr_is 0x1a0, 0x40889
+    msr_is 0x17a, 1
+    msr_is 0x17b, 5
+    msr_is 0x400, 3
     msr_is 0x2ff, 0xc00         ; memory types
     msr_is 0x200, 0x80000006
     msr_is 0x201, 0x3fff80000800
     msr_is 0x250, 0x0606060606060606
     msr_is 0x186, 0x4300c0      ; retired instructions
-    msr_is 0xc1, 0x100
+    msr_is 0xc1, 0xffffff00     ; overflows soon
     msr_is 0x187, 0x4100c0
     msr_is 0xc2, 0x200
     msr_is 0x309, 0x300
@@ -302,13 +328,40 @@ set_kind:
     vmw 0x6c10, 0x126000
     vmw 0x6c12, 0x127000
     vmw HOST_EFER, 0xd01
+    vmw 0x6c06, 0x12b000        ; host FS and GS
+    vmw 0x6c08, 0x12c000
+    vmw 0x0c08, KDS
+    vmw 0x0c0a, KDS
+    vmw 0x0808, KDS             ; L2's FS, GS, ES, LDTR
+    vmw 0x080a, KDS
+    vmw 0x6806, 0x12e000
+    vmw 0x080c, FREE_SEL
+    vmw 0x6812, 0x12d000
+    vmw 0x4820, 0x82
+    vmw 0x681a, 0x700408        ; DR7: reads and writes of WORD_SS
+    vmw EXCEPTION_BITMAP, 1 << V_UD
+    vmw PF_MASK, 1
+    vmw PF_MATCH, 1
+    vmw CR0_MASK, 0x20
+    vmw CR4_MASK, 0x2000
+    vmw 0x400a, 1               ; CR3 targets
+    vmw EXIT_STORE_ADDR, MSR_LISTS
+    vmw EXIT_STORE_COUNT, 2
+    vmw EXIT_LOAD_ADDR, MSR_LISTS + 0x100
+    vmw EXIT_LOAD_COUNT, 1
+    vmw ENTRY_LOAD_ADDR, MSR_LISTS + 0x200
+    vmw ENTRY_LOAD_COUNT, 1
+    mov dword [abs MSR_LISTS], 0x10
+    mov dword [abs MSR_LISTS + 0x10], 0xc0000102
+    mov dword [abs MSR_LISTS + 0x100], 0xc0000102
+    mov dword [abs MSR_LISTS + 0x108], 0x123400
+    mov dword [abs MSR_LISTS + 0x200], 0xc0000102
+    mov dword [abs MSR_LISTS + 0x208], 0x123800
     vmw 0x6818, A(l2_idt64)
     vmw 0x4812, 0xfff
     vmw 0x6814, 0x128000        ; guest TR base
     vmw 0x680e, 0x129000        ; guest FS base
     vmw 0x6810, 0x12a000
-    vmw 0x6c06, 0x12b000        ; host FS and GS bases
-    vmw 0x6c08, 0x12c000
     call set_mode
     call set_apic
     ret
@@ -328,11 +381,11 @@ ept_fill:
     jnz .next
     mov eax, 0xc0000087
     mov [abs EPT_PDPT + 24], rax
+    mov qword [abs EPT_PD + (UNMAPPED >> 21) * 8], 0
     ret
 pae_fill:
     mov qword [abs PAE_PDPT], PT_BASE + 0x2000 + 1
     mov qword [abs PAE_PDPT + 8], PT_BASE + 0x2000 + 1
-    mov qword [abs PAE_PDPT + 16], PT_BASE + 0x2000 + 1
     mov qword [abs PAE_PDPT + 24], PT_BASE + 0x4000 + 1
     ret
 
@@ -353,7 +406,7 @@ set_mode:
     vmw GUEST_CR3, PAE_PDPT
     vmw 0x280a, PT_BASE + 0x2000 + 1
     vmw 0x280c, PT_BASE + 0x2000 + 1
-    vmw 0x280e, PT_BASE + 0x2000 + 1
+    vmw 0x280e, 0
     vmw 0x2810, PT_BASE + 0x4000 + 1
     mode_of
     cmp eax, 1
@@ -366,7 +419,7 @@ set_mode:
 
 ; Controls, with what L1 gives of an APIC.
 set_apic:
-    mov ebx, PROC2_VPID
+    mov ebx, PROC2_VPID | PROC2_PLE
     mov eax, [params]
     test eax, P_EPT
     jz .unrestricted
@@ -446,6 +499,7 @@ log_exit:
     mov [rdi], rax
     add rdi, 8
 %endmacro
+    log_field X_ERROR
     log_field X_REASON
     log_field X_QUALIFICATION
     log_field X_INTR_INFO
@@ -454,6 +508,13 @@ log_exit:
     log_field GUEST_INTR_STATUS
     log_field GUEST_RFLAGS
     log_field INTERRUPTIBILITY
+    log_field X_INTR_ERROR
+    log_field X_LENGTH
+    log_field X_GPA
+    log_field X_LINEAR
+    mov rax, [abs MSR_LISTS + 0x18] ; what the list stored
+    mov [rdi], rax
+    add rdi, 24
     cmp rdi, LOG + 0x2000
     jb .end
     mov rdi, LOG
@@ -478,6 +539,10 @@ take_exit:
     je .threshold
     cmp eax, 56                 ; APIC write
     je .end
+    cmp eax, 3                  ; INIT
+    je .end
+    cmp eax, 48
+    je .violation
     mov zsi, A(.text)
     call puts
     mov eax, [x_reason]
@@ -499,6 +564,10 @@ take_exit:
     xor eax, eax
     jmp apic_store
 .nmi:
+    vmr X_INTR_INFO
+    and eax, 0x700
+    cmp eax, 0x300
+    je .violation
     mov eax, ss                 ; IRET ends the blocking of NMIs
     mov rcx, rsp
     push rax
@@ -519,6 +588,9 @@ take_exit:
     ret
 .threshold:
     vmw TPR_THRESHOLD, 0
+    ret
+.violation:
+    vmw GUEST_RIP, A(l2_event)
     ret
 .vmcall:
     call skip_instruction
@@ -543,6 +615,13 @@ situation:
     je .pending
     cmp eax, EV_HALT
     je .halt
+    cmp eax, EV_MWAIT
+    je .halt
+    cmp eax, EV_EXITED
+    je .exited
+    cmp eax, EV_INTERRUPT
+    jne .action
+    vmw INTERRUPTIBILITY, 8     ; and NMIs are blocked
 .action:
     call set_action
     mov al, 'M'
@@ -560,9 +639,30 @@ situation:
     apic_write APIC_TMICT, 0x200
     jmp .action
 .exception:
+    mode_of
+    cmp eax, 1
+    je .software
     vmw ENTRY_INFO, 0x80000b0d  ; #GP
     vmw ENTRY_ERROR, 0x18
     jmp .action
+.software:
+    vmw ENTRY_INFO, 0x80000603  ; #BP
+    vmw ENTRY_LENGTH, 1
+    vmw GUEST_RIP, A(l2_acts.breakpoint)
+    jmp .action
+.exited:
+    vmw INTERRUPTIBILITY, 8
+    mov ecx, UNMAPPED
+    test dword [params], P_EPT
+    jnz .address
+    mov ecx, UNMAPPED_LINEAR
+.address:
+    mov [g_regs + 7 * 8], rcx
+    vmw GUEST_RIP, A(l2_acts.store)
+    mov al, 'M'
+    call putc
+    mov al, 10
+    jmp putc
 .trap:
     mov ecx, [proc]
     or ecx, PROC_MTF
@@ -733,7 +833,14 @@ l2_acts:
     jmp l2_event
 .store:
     mov [rdi], eax
+    jmp l2_event
+.breakpoint:
+    int3                        ; is injected
 l2_event:
+    mov eax, esi
+    and eax, 0x1000
+    shl eax, 19
+    or esi, eax                 ; half of the events end a part of the work
     mov eax, esi
     shr eax, 12
     and eax, 15
@@ -745,6 +852,14 @@ l2_event:
     je .posted
     cmp eax, EV_SMM
     je .smi
+    cmp eax, EV_SMI
+    je .smi
+    cmp eax, EV_INIT
+    je .init
+    cmp eax, EV_PENDING_DEBUG
+    je .debug
+    cmp eax, EV_MWAIT
+    je .mwait
     cmp eax, EV_HALT
     je .halt
     jmp .after
@@ -755,6 +870,23 @@ l2_event:
 .smi:
     mov eax, 0x4200
     call apic_send
+    jmp .after
+.init:
+    mov eax, 0x4500
+    call apic_send
+    jmp .after
+.debug:
+    mov ss, [rbp + WORD_SS]     ; the breakpoint waits
+    nop
+    jmp .after
+.mwait:
+    mov eax, NOTES
+    xor ecx, ecx
+    xor edx, edx
+    monitor
+    sti
+    mwait
+    cli
     jmp .after
 .interrupt:
     mov eax, 0x40000 | VECTOR
@@ -805,8 +937,12 @@ l2_work:
     jnz .turn
     paddd xmm0, xmm1
     pshufd xmm1, xmm0, 0x39
+    test esi, esi
+    js .clock
     fxch st0, st1
     fadd st0, st2
+    pause
+.clock:
     rdtsc
     add [rbp + WORD_RESULTS], eax
     mov eax, esi
@@ -902,6 +1038,13 @@ l2_fault%1:
     add esp, 4
     iretd
   %endif
+l2_debug%1:
+    add dword [abs NOTES + WORD_DEBUGS], 1
+  %if %1 == 64
+    iretq
+  %else
+    iretd
+  %endif
 l2_nmi%1:
     add dword [abs NOTES + WORD_NMIS], 1
   %if %1 == 64
@@ -970,6 +1113,8 @@ l2_idt%1:
         %define handler A(l2_nmi%1)
     %elif i == VIRTUAL
         %define handler A(l2_virtual%1)
+    %elif i == V_DB || i == V_BP
+        %define handler A(l2_debug%1)
     %elif i == V_GP
         %define handler A(l2_fault%1)
     %else

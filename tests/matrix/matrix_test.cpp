@@ -2,30 +2,15 @@
 // MATRIX_CASE runs one case alone. GUEST is the image of tests/guests/l2_matrix.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 
-#include "src/base/fd.hpp"
-#include "tests/matrix/situation.hpp"
+#include "tests/matrix/test_support.hpp"
 
 namespace nestor::matrix {
 namespace {
 
 constexpr unsigned most_failures_told = 5;
-
-std::string variable(const char* name, const char* otherwise) {
-    const char* const value = std::getenv(name);
-    return value != nullptr ? value : otherwise;
-}
-
-std::vector<u8> guest_image() {
-    const auto bytes = read_file(variable("GUEST", ""), 1 << 20);
-    if (!bytes) {
-        return {};
-    }
-    const auto* const data = reinterpret_cast<const u8*>(bytes->data());
-    return {data, data + bytes->size()};
-}
 
 /// How often each level was run.
 void print_levels(const std::vector<Levels>& cases) {
@@ -47,8 +32,7 @@ TEST(Matrix, L2GoesOnAsIfItHadNeverBeenStopped) {
     const std::string only = variable("MATRIX_CASE", "");
     CoveringArray array;
     if (only.empty()) {
-        array = covering_array(level_counts(), strength,
-                               [](const Levels& levels) { return excluded(levels) != nullptr; });
+        array = array_of(strength);
     } else {
         const auto levels = levels_of(only);
         ASSERT_TRUE(levels.has_value()) << "there is no such case: " << only;

@@ -23,11 +23,12 @@ using machine::Stop;
 namespace {
 
 constexpr u64 memory_size = u64{6} << 20;
-constexpr u64 to_mark = 200000, to_situation = 800, to_end = 200000; ///< counts, at most
+constexpr u64 to_mark = 200000, to_situation = 4000, to_end = 200000; ///< counts, at most
 /// As in l2_matrix.asm.
 constexpr u8 interrupt_vector = 0x61, notification_vector = 0xf2;
 constexpr u64 descriptor_on = 0x50c000 + 32;
 constexpr u64 calm_counts = 20;
+constexpr unsigned guest_events = 16; ///< what comes behind needs nothing of the guest
 
 /// An instruction and a period of the preemption timer have no common factor, so deadlines mostly
 /// lie strictly in the past when they are seen.
@@ -37,7 +38,8 @@ std::string parameters(const Levels& levels) {
     const auto bit_of = [&](Factor f, unsigned n) { return unsigned{level(levels, f)} << n; };
     return fmt::format("{:x}", bit_of(Factor::ept, 0) | bit_of(Factor::unrestricted, 1) |
                                    bit_of(Factor::shadowing, 2) | bit_of(Factor::mode, 4) |
-                                   bit_of(Factor::apic, 8) | bit_of(Factor::event, 12));
+                                   bit_of(Factor::apic, 8) |
+                                   (level(levels, Factor::event) % guest_events) << 12);
 }
 
 bool requested(const state::Vcpu& v, u8 vector) {
@@ -50,14 +52,14 @@ bool holds(const Levels& levels, Machine& machine, u64 calm) {
     const state::Nested& n = v.nested;
     const u64 now = machine.ticks().value();
     constexpr u64 never = ~u64{0};
-    if (n.guest_mode == is(levels, event::smm)) {
+    if (n.guest_mode == (is(levels, event::smm) || is(levels, event::exited))) {
         return false;
     }
     switch (static_cast<event>(level(levels, Factor::event))) {
     case event::none:
         return calm >= calm_counts && !n.run_pending;
-    case event::exception:
-        return (v.events.injected_info >> 8 & 0x800007) == 0x800003;
+    case event::exception: // a fault, or software's
+        return (v.events.injected_info >> 8 & 0x800003) >= 0x800002;
     case event::nmi:
         return v.events.nmi_count > 0;
     case event::interrupt:
@@ -80,6 +82,18 @@ bool holds(const Levels& levels, Machine& machine, u64 calm) {
         return v.cpu.activity == state::ActivityState::hlt;
     case event::run_pending:
         return n.run_pending && v.events.injected_info == 0;
+    case event::exited:
+        return n.vmxon && v.cpu.rip == n.vmcs12.host_rip; // L1 has not looked at the exit yet
+    case event::pending_debug:
+        return v.cpu.pending_debug != 0 && v.cpu.blocking_by_mov_ss;
+    case event::mwait:
+        return v.cpu.activity == state::ActivityState::hlt && v.cpu.monitor_armed;
+    case event::init:
+        return v.events.init;
+    case event::smi:
+        return v.events.smi;
+    case event::sti_shadow:
+        return v.cpu.blocking_by_sti;
     }
     return false;
 }
@@ -244,16 +258,18 @@ Result<const Saved*> Situations::reach(const Levels& levels) {
     return &*found->second;
 }
 
-const End& Situations::unbroken(const Levels& levels, u64 count) {
+Result<const End*> Situations::unbroken(const Levels& levels, u64 count) {
     const std::string key = parameters(levels);
     auto found = unbroken_.find(key);
     if (found == unbroken_.end()) {
         const auto machine = boot(levels);
         const Stop stop = machine->run({.until = Icount(count + to_end)});
+        if (stop.kind != Stop::Kind::debug_exit || stop.exit_status != 1) {
+            return fail(ErrorCode::failed, "the machine that is not stopped ends in a failure");
+        }
         found = unbroken_.emplace(key, end_of(*machine, stop, {})).first;
-        CHECK(stop.kind == Stop::Kind::debug_exit && stop.exit_status == 1);
     }
-    return found->second;
+    return &found->second;
 }
 
 Result<End> Situations::restored(const Levels& levels, const Saved& saved,
@@ -287,7 +303,7 @@ Result<End> Situations::restored(const Levels& levels, const Saved& saved,
 Result<std::vector<std::string>> Situations::differences(const Levels& levels,
                                                          const Change& change) {
     const Saved& saved = *TRY(reach(levels));
-    const End& wanted = unbroken(levels, saved.count);
+    const End& wanted = *TRY(unbroken(levels, saved.count));
     const auto got = restored(levels, saved, change);
     if (!got) {
         return std::vector<std::string>{"refused: " + got.error().message};

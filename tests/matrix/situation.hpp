@@ -58,7 +58,7 @@ public:
 private:
     [[nodiscard]] std::unique_ptr<machine::Machine> boot(const Levels& levels) const;
     [[nodiscard]] Result<Saved> make_saved(const Levels& levels) const;
-    [[nodiscard]] const End& unbroken(const Levels& levels, u64 count);
+    [[nodiscard]] Result<const End*> unbroken(const Levels& levels, u64 count);
     [[nodiscard]] Result<End> restored(const Levels& levels, const Saved& saved,
                                        const Change& change) const;
 
