@@ -116,6 +116,7 @@ main:
     mov eax, 7
     invvpid rax, [pointer]
     error_is "invvpid type", 28
+    call invalidations
 
     ; Entries that fail.
     vmlaunch
@@ -169,6 +170,43 @@ main:
     vmxoff
     endtry_fault "vmxoff again is #UD", V_UD, 0
     jmp finish
+
+; Types and descriptors of INVEPT and INVVPID (SDM 3C 31.3).
+%macro invalidate 5             ; instruction, type, descriptor, its second half, error number or 0
+    mov rax, %3
+    mov [pointer], rax
+    mov rax, %4
+    mov [pointer + 8], rax
+    mov eax, %2
+    %1 rax, [pointer]
+    %defstr %%what %1 type %2 of %3 and %4
+    %if %5 == 0
+        flags_are %%what, 0
+    %else
+        error_is %%what, %5
+    %endif
+%endmacro
+invalidations:
+    invalidate invept, 0, EPT_PML4 | 0x1e, 0, 28
+    invalidate invept, 1, EPT_PML4 | 0x1e, 0, 0
+    invalidate invept, 1, EPT_PML4 | 0x5e, 0, 0
+    invalidate invept, 1, EPT_PML4 | 0x18, 0, 0
+    invalidate invept, 1, EPT_PML4 | 0x1a, 0, 28
+    invalidate invept, 1, EPT_PML4 | 0x16, 0, 28
+    invalidate invept, 1, EPT_PML4 | 0x81e, 0, 28
+    invalidate invept, 1, 0x4000000000001e, 0, 28
+    invalidate invept, 2, -1, -1, 0
+    invalidate invvpid, 0, 1, 0x1000, 0
+    invalidate invvpid, 0, 1, 0x800000000000, 28
+    invalidate invvpid, 0, 0, 0x1000, 28
+    invalidate invvpid, 1, 1, 0x800000000000, 0
+    invalidate invvpid, 1, 0, 0, 28
+    invalidate invvpid, 1, 0x10001, 0, 28
+    invalidate invvpid, 2, 0, 0, 0
+    invalidate invvpid, 2, 0x10000, 0, 28
+    invalidate invvpid, 3, 0xffff, 0, 0
+    invalidate invvpid, 3, 0, 0, 28
+    ret
 
 ; One instruction of L2 under controls, then without: %2 the reason, %3 the label, %4 the length.
 %macro exits_at 4
