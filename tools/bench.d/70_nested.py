@@ -1,6 +1,7 @@
 """A bare-metal hypervisor in the machine (tests/guests/vmx_bench.asm): its guest beside itself, and how
 often a second control passes from one to the other and back. QEMU's TCG has no VMX. In seconds of the
 process' own CPU time, so that what else the host does matters less."""
+import collections
 import os
 import pathlib
 import subprocess
@@ -30,9 +31,9 @@ def cpu_seconds(process):
 
 
 def rates(command, status):
-    """Of each loop that prints `bench NAME start` and `bench NAME end iterations N`: N a second. The
-    command has to end with `status`."""
-    started, done, tail = {}, {}, []
+    """Of each loop that prints `bench NAME start` and `bench NAME end iterations N`, perhaps several
+    times: N a second. The command has to end with `status`."""
+    started, iterations, seconds, tail = {}, collections.Counter(), collections.Counter(), []
     with subprocess.Popen(
         [os.fspath(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -43,10 +44,11 @@ def rates(command, status):
             if words[:1] == ["bench"] and words[2] == "start":
                 started[words[1]] = cpu_seconds(process)
             elif words[:1] == ["bench"] and words[2] == "end":
-                done[words[1]] = int(words[4]) / (cpu_seconds(process) - started[words[1]])
+                iterations[words[1]] += int(words[4])
+                seconds[words[1]] += cpu_seconds(process) - started[words[1]]
     if process.returncode != status:
         raise bench_machines.Failed(f"{command[0]} ended with {process.returncode}: {''.join(tail)}")
-    return done
+    return {name: count / seconds[name] for name, count in iterations.items()}
 
 
 def measure(engine, context):
