@@ -27,14 +27,15 @@ constexpr u64 r = bit(0), w = bit(1), x = bit(2), type = mask(5, 3), page = bit(
 
 constexpr unsigned levels = 4;
 
-struct EptWalk {
+/// Under which Translations keeps the last-level table that maps an address, and the rights above
+/// it: a key that no guest-physical page has.
+u64 leaf_table_key(u64 address) { return bit(62) | address >> 21 << page_shift; }
+
+/// An access, before anything is walked for it.
+struct EptRequest {
     Cpu& cpu;
     u64 address; ///< guest-physical
     const EptAccess& access;
-    std::array<TableEntry, levels> steps{};
-    unsigned used = 0;
-    u64 rights = entry::r | entry::w | entry::x | entry::user_x; ///< AND over the entries
-    unsigned span = 0;                                           ///< log2 of the mapped page
 
     [[nodiscard]] bool mode_based() const {
         return (cpu.controls.proc2 & proc2_control::mode_based_execute) != 0;
@@ -42,7 +43,6 @@ struct EptWalk {
     [[nodiscard]] u64 execute_right() const {
         return mode_based() && access.user ? entry::user_x : entry::x;
     }
-    [[nodiscard]] TableEntry& last() { return steps[used - 1]; }
     /// Paging-structure accesses are writes while EPT has accessed and dirty flags
     /// (SDM 3C 29.3.3.2).
     [[nodiscard]] bool counts_as_write() const {
@@ -55,6 +55,34 @@ struct EptWalk {
         return (access.read ? entry::r : 0) | (counts_as_write() ? entry::w : 0) |
                (access.exec ? execute_right() : 0);
     }
+
+    bool through(const EptEntry& e, EptTranslation& out) const;
+};
+
+/// What the access meets in a page whose walk succeeded. False: it needs a walk, which may fail.
+bool EptRequest::through(const EptEntry& e, EptTranslation& out) const {
+    const u64 rights = needed();
+    if ((e.rights & rights) != rights || (counts_as_write() && !e.dirty)) {
+        return false;
+    }
+    out.physical = e.physical | (address & page_mask);
+    out.readable = (e.rights & entry::r) != 0;
+    out.writable = (e.rights & entry::w) != 0;
+    out.executable = (e.rights & execute_right()) != 0;
+    out.dirty = e.dirty;
+    return true;
+}
+
+struct EptWalk : EptRequest {
+    std::array<TableEntry, levels> steps{};
+    unsigned used = 0;
+    unsigned top = levels; ///< the first step's level: 1 where the last table was kept
+    u64 leaf_table = 0;    ///< of a walk through all levels
+    u64 rights_above = 0;  ///< AND over the entries above it
+    u64 rights = entry::r | entry::w | entry::x | entry::user_x; ///< AND over the entries
+    unsigned span = 0;                                           ///< log2 of the mapped page
+
+    [[nodiscard]] TableEntry& last() { return steps[used - 1]; }
 
     bool descend();
     bool misconfigured(u64 value, bool leaf) const;
@@ -80,7 +108,12 @@ bool EptWalk::misconfigured(u64 value, bool leaf) const {
 bool EptWalk::descend() {
     u64 table = cpu.controls.eptp & mask(51, page_shift);
     const u64 any = entry::r | entry::w | entry::x | (mode_based() ? entry::user_x : 0);
-    for (unsigned level = levels; level >= 1; --level) {
+    if (const EptEntry* kept = cpu.translations.find_ept(leaf_table_key(address))) {
+        top = 1;
+        table = kept->physical;
+        rights = kept->rights;
+    }
+    for (unsigned level = top; level >= 1; --level) {
         span = page_shift + 9 * (level - 1);
         const u64 index = address >> span & 511;
         ++used;
@@ -98,11 +131,12 @@ bool EptWalk::descend() {
             cpu.exit.guest_physical = address;
             return false;
         }
+        rights_above = rights;
         rights &= value;
         if (leaf) {
             return true;
         }
-        table = value & mask(51, page_shift);
+        table = leaf_table = value & mask(51, page_shift);
     }
     return true;
 }
@@ -197,29 +231,13 @@ bool EptWalk::mark() {
 
 } // namespace
 
-namespace {
-
-/// What an access meets in a page whose walk succeeded. False: it needs a walk, which may fail.
-bool through(const EptWalk& w, const EptEntry& e, EptTranslation& out) {
-    if ((e.rights & w.needed()) != w.needed() || (w.counts_as_write() && !e.dirty)) {
-        return false;
-    }
-    out.physical = e.physical | (w.address & page_mask);
-    out.readable = (e.rights & entry::r) != 0;
-    out.writable = (e.rights & entry::w) != 0;
-    out.executable = (e.rights & w.execute_right()) != 0;
-    out.dirty = e.dirty;
-    return true;
-}
-
-} // namespace
-
 bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTranslation& out) {
-    EptWalk w{cpu, guest_physical, access};
+    const EptRequest request{cpu, guest_physical, access};
     const EptEntry* kept = cpu.translations.find_ept(guest_physical);
-    if (kept != nullptr && through(w, *kept, out)) {
+    if (kept != nullptr && request.through(*kept, out)) {
         return true;
     }
+    EptWalk w{request};
     if (!w.descend()) {
         return false;
     }
@@ -231,7 +249,14 @@ bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTra
         return false;
     }
     for (unsigned i = 0; i < w.used; ++i) {
-        cpu.package.note_ept_walk(w.steps[i].address, levels - i);
+        cpu.package.note_ept_walk(w.steps[i].address, w.top - i);
+    }
+    if (w.used == levels) {
+        EptEntry table;
+        table.page = leaf_table_key(guest_physical);
+        table.physical = w.leaf_table;
+        table.rights = w.rights_above;
+        cpu.translations.keep_ept(table);
     }
     const u64 leaf = w.last().value;
     const u64 offset_mask = (u64{1} << w.span) - 1;
@@ -241,7 +266,7 @@ bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTra
     e.rights = w.rights;
     e.dirty = !flags || (leaf & entry::d) != 0;
     cpu.translations.keep_ept(e);
-    return through(w, e, out);
+    return request.through(e, out);
 }
 
 bool read_table_entry(Cpu& cpu, u64 address, unsigned size, TableEntry& out) {

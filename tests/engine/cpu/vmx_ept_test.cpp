@@ -438,6 +438,23 @@ TEST_F(TwoGuests, EptChangeIsSeenBehindAChangeOfCr3) {
     EXPECT_EQ(read_as(true), 3);
 }
 
+TEST_F(TwoGuests, AChangeAboveTheLastEptTableIsSeen) {
+    constexpr u64 second = 0x323000;
+    for (u64 i = 0; i < 512; ++i) {
+        write(second + i * 8, i << page_shift | all_rights | write_back);
+    }
+    EXPECT_EQ(read_as(true), 2);
+    write(ept_pd, second | all_rights);
+    EXPECT_EQ(read_as(true), 1);
+    write(ept_pd, second | w | x); // a misconfiguration
+    set_controls(cpu, vmcs, nullptr);
+    cpu.s.activity = state::ActivityState::active;
+    cpu.s.rip = code;
+    cpu.transition();
+    stop = cpu.run(count_, 100);
+    expect_exit(ExitReason::ept_misconfiguration);
+}
+
 TEST_F(TwoGuests, AnotherEptpIsAnotherMemory) {
     EXPECT_EQ(read_as(true), 2);
     // A second EPT that shares all but the last table.
