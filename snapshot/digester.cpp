@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "src/base/digest_pages.hpp"
+
 #include "snapshot/format.hpp"
 #include "snapshot/parallel.hpp"
 
@@ -50,17 +52,29 @@ std::span<const Digest> RegionTree::children(unsigned level, u64 index) const {
 }
 
 void RegionTree::update_leaf(u64 leaf, const std::array<const u8*, fanout>& bytes) {
+    // Pages that are not zero are digested together.
+    std::array<const std::byte*, fanout> runs;
+    std::array<u8, fanout> slots;
+    std::array<Digest, fanout> digests;
+    std::size_t count = 0;
     bool different = false;
-    for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
-        const auto slot = static_cast<u64>(std::countr_zero(left));
-        const u8* const page = bytes[slot];
-        const Digest digest =
-            is_zero_page(page) ? zero_digest : sha256(std::as_bytes(std::span(page, page_size)));
+    const auto learn = [&](u64 slot, const Digest& digest) {
         Digest& known = nodes[0][(leaf << fanout_shift) + slot];
-        if (known != digest) {
-            known = digest;
-            different = true;
+        different |= known != digest;
+        known = digest;
+    };
+    for (u64 left = dirty[leaf]; left != 0; left &= left - 1) {
+        const auto slot = static_cast<u8>(std::countr_zero(left));
+        if (is_zero_page(bytes[slot])) {
+            learn(slot, zero_digest);
+        } else {
+            runs[count] = reinterpret_cast<const std::byte*>(bytes[slot]);
+            slots[count++] = slot;
         }
+    }
+    sha256_each(std::span(runs).first(count), page_size, std::span(digests).first(count));
+    for (std::size_t i = 0; i < count; ++i) {
+        learn(slots[i], digests[i]);
     }
     dirty[leaf] = 0;
     if (different) {
@@ -151,12 +165,21 @@ void MemoryDigester::mark_all_dirty() {
 }
 
 Result<> MemoryDigester::assume_zero(std::span<const Region> regions) {
-    Impl fresh;
-    TRY(fresh.attach(regions));
-    for (RegionTree& tree : fresh.regions) {
+    TRY(impl_->attach(regions));
+    for (RegionTree& tree : impl_->regions) {
         std::fill(tree.dirty.begin(), tree.dirty.end(), u64{0});
+        for (u64 leaf = 0; leaf < tree.dirty.size(); ++leaf) {
+            if (tree.nodes[1][leaf] != zero_digest) {
+                const auto pages = tree.children(1, leaf);
+                std::fill_n(tree.nodes[0].begin() + static_cast<i64>(leaf << fanout_shift),
+                            pages.size(), zero_digest);
+                tree.differs[leaf] = 1;
+            }
+        }
+        for (unsigned level = 1; level <= tree.levels(); ++level) {
+            std::fill(tree.nodes[level].begin(), tree.nodes[level].end(), zero_digest);
+        }
     }
-    *impl_ = std::move(fresh);
     return {};
 }
 

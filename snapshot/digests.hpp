@@ -23,7 +23,8 @@ public:
     void mark_all_dirty();
 
     /// All of memory is zero and clean, without a look at it: mark what is written from here on.
-    /// For a machine that was just made. Errors as root().
+    /// For a machine that was just made or reset; of that, the next save still continues the last
+    /// one. Errors as root().
     [[nodiscard]] Result<> assume_zero(std::span<const Region> regions);
 
     /// Root of the memory map, digesting dirty pages only, which are clean afterwards. Fails

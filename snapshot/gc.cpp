@@ -104,9 +104,9 @@ GcJob::Survey GcJob::survey(u32 id) {
         found.damaged = true; // fsck has more to say; nothing that is alive lies in it
         return found;
     }
+    found.bytes = (*pack)->file_size();
     for (u32 record = 0; record < (*pack)->records(); ++record) {
         const u64 size = (*pack)->record_size(record);
-        found.bytes += size;
         if (size == 0 || !marker_.live().has_record(Location(id, record, 0))) {
             continue;
         }
@@ -115,14 +115,10 @@ GcJob::Survey GcJob::survey(u32 id) {
             found.live += size;
             continue;
         }
-        u64 live = 0;
-        u64 all = 0;
+        const auto shares = shares_of_items(buffer_.items(), size);
         for (u32 slot = 0; slot < buffer_.count(); ++slot) {
-            const u64 item = buffer_.items()[slot].size;
-            all += item;
-            live += marker_.live().has(Location(id, record, slot)) ? item : 0;
+            found.live += marker_.live().has(Location(id, record, slot)) ? shares[slot] : 0;
         }
-        found.live += size * live / std::max<u64>(all, 1);
     }
     return found;
 }
@@ -164,11 +160,11 @@ Result<> GcJob::rewrite_record(const Pack& pack, u32 id, u32 record, PackFile& f
 /// The size of the new file.
 Result<u64> GcJob::rewrite(u32 id) {
     const auto pack = TRY(Pack::open(store_.packs->path(id), id));
-    PackFile file = TRY(PackFile::create(layout_.packs(), id));
+    PackFile file = TRY(PackFile::create(layout_.packs(), id, Sync::yes));
     for (u32 record = 0; record < pack->records(); ++record) {
         TRY(rewrite_record(*pack, id, record, file));
     }
-    TRY(file.finish(Sync::yes));
+    TRY(file.finish());
     return file.size();
 }
 
@@ -178,7 +174,6 @@ Result<> GcJob::shrink(const Survey& pack) {
         report_.bytes_after -= pack.bytes - pack.live;
         return {};
     }
-    const u64 before = TRY(Pack::open(store_.packs->path(pack.id), pack.id))->file_size();
     const auto after = rewrite(pack.id);
     if (!after) {
         if (free_bytes(layout_.root) > pack.live + (u64{1} << 20)) {
@@ -188,7 +183,7 @@ Result<> GcJob::shrink(const Survey& pack) {
         return {};
     }
     report_.packs_rewritten += 1;
-    report_.bytes_after -= std::min(before - std::min(before, *after), report_.bytes_after);
+    report_.bytes_after -= pack.bytes - std::min(pack.bytes, *after);
     return {};
 }
 

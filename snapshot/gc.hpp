@@ -20,11 +20,10 @@ public:
 
 private:
     using Clock = std::chrono::steady_clock;
-    /// What a pack holds, in bytes of its records.
     struct Survey {
         u32 id = 0;
-        u64 bytes = 0;
-        u64 live = 0;
+        u64 bytes = 0;        ///< of the file
+        u64 live = 0;         ///< of items that are referred to
         bool damaged = false; ///< left as it is
     };
 

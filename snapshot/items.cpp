@@ -3,7 +3,10 @@
 // thread meets it first; the others find where it went when the map is written.
 #include "snapshot/items.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "src/base/check.hpp"
 
 namespace nestor::snapshot {
 
@@ -14,39 +17,61 @@ constexpr std::size_t max_lists = 4096;
 
 } // namespace
 
-std::size_t NewItems::Hash::operator()(const Digest& digest) const {
-    std::size_t value;
-    std::memcpy(&value, digest.bytes.data() + 8, sizeof(value));
-    return value;
+/// The slot that names the digest's entry, or the empty one where it belongs.
+u32& NewItems::Shard::slot(const Digest& digest) {
+    u64 hash = 0;
+    std::memcpy(&hash, digest.bytes.data() + 8, sizeof(hash));
+    const std::size_t mask = table.size() - 1;
+    std::size_t at = hash & mask;
+    while (table[at] != 0 && entries[table[at] - 1].digest != digest) {
+        at = (at + 1) & mask;
+    }
+    return table[at];
+}
+
+void NewItems::Shard::grow() {
+    table.assign(std::max<std::size_t>(table.size() * 2, 64), 0);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        slot(entries[i].digest) = static_cast<u32>(i + 1);
+    }
 }
 
 bool NewItems::claim(const Digest& digest) {
     Shard& s = shard(digest);
     const std::scoped_lock lock(s.mutex);
-    return s.map.try_emplace(digest).second;
+    if (2 * s.entries.size() >= s.table.size()) {
+        s.grow();
+    }
+    u32& slot = s.slot(digest);
+    if (slot != 0) {
+        return false;
+    }
+    s.entries.push_back({digest, Location{}});
+    slot = static_cast<u32>(s.entries.size());
+    return true;
 }
 
 void NewItems::placed(const Digest& digest, Location location) {
     Shard& s = shard(digest);
     const std::scoped_lock lock(s.mutex);
-    s.map[digest] = location;
+    const u32 slot = s.table.empty() ? 0 : s.slot(digest);
+    CHECK(slot != 0); // claimed before
+    s.entries[slot - 1].location = location;
 }
 
 Location NewItems::find(const Digest& digest) {
     Shard& s = shard(digest);
     const std::scoped_lock lock(s.mutex);
-    const auto found = s.map.find(digest);
-    return found == s.map.end() ? Location{} : found->second;
+    const u32 slot = s.table.empty() ? 0 : s.slot(digest);
+    return slot == 0 ? Location{} : s.entries[slot - 1].location;
 }
 
 std::vector<IndexEntry> NewItems::entries() const {
-    std::vector<IndexEntry> entries;
+    std::vector<IndexEntry> all;
     for (const Shard& s : shards_) {
-        for (const auto& [digest, location] : s.map) {
-            entries.push_back({digest, location});
-        }
+        all.insert(all.end(), s.entries.begin(), s.entries.end());
     }
-    return entries;
+    return all;
 }
 
 const ItemLists::List& ItemLists::list(Location location) {

@@ -25,12 +25,14 @@ public:
     [[nodiscard]] std::vector<IndexEntry> entries() const;
 
 private:
-    struct Hash {
-        std::size_t operator()(const Digest& digest) const;
-    };
+    /// Entries in the order of their claims, and an open-addressed table of their numbers.
     struct Shard {
+        [[nodiscard]] u32& slot(const Digest& digest);
+        void grow();
+
         std::mutex mutex;
-        std::unordered_map<Digest, Location, Hash> map;
+        std::vector<IndexEntry> entries;
+        std::vector<u32> table; ///< number + 1, or 0; a power of two long, at most half full
     };
     [[nodiscard]] Shard& shard(const Digest& digest) { return shards_[digest.bytes[0] & 63]; }
     std::array<Shard, 64> shards_;

@@ -7,6 +7,7 @@
 #include "snapshot/pack.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 
@@ -17,6 +18,7 @@
 #include <zstd.h>
 
 #include "src/base/check.hpp"
+#include "src/base/digest_pages.hpp"
 
 #include "snapshot/files.hpp"
 #include "snapshot/format.hpp"
@@ -56,6 +58,38 @@ std::string to_string(Location location) {
            std::to_string(location.record()) + " item " + std::to_string(location.slot());
 }
 
+Digest record_seal(std::span<const std::byte> record) {
+    const auto rest = record.subspan(record_head);
+    const std::size_t half = rest.size() / 128 * 64;
+    const std::array<const std::byte*, 2> runs{rest.data(), rest.data() + half};
+    std::array<Digest, 2> halves;
+    sha256_each(runs, half, halves);
+    Hasher hasher;
+    hasher.add(record.first(sizeof(RecordHeader)));
+    hasher.add(bytes_of(halves));
+    hasher.add(rest.subspan(2 * half));
+    return hasher.finish();
+}
+
+std::vector<u32> shares_of_items(std::span<const Item> items, u64 bytes) {
+    u64 all = 0;
+    for (const Item& item : items) {
+        all += item.size;
+    }
+    std::vector<u32> shares;
+    shares.reserve(items.size());
+    u64 before = 0;
+    for (const Item& item : items) {
+        // Differences of a running sum, so that the shares add up.
+        const u64 after = before + item.size;
+        const u64 share =
+            item.size == 0 ? 0 : std::max<u64>(bytes * after / all - bytes * before / all, 1);
+        shares.push_back(static_cast<u32>(share));
+        before = after;
+    }
+    return shares;
+}
+
 RecordBuffer::RecordBuffer() : context_(ZSTD_createDCtx()) { CHECK(context_ != nullptr); }
 RecordBuffer::~RecordBuffer() { ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(context_)); }
 
@@ -89,10 +123,7 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
         return corrupt("a record's payload has another length than its header says");
     }
     if (seal) {
-        Hasher hasher;
-        hasher.add(record.first(sizeof(RecordHeader)));
-        hasher.add(record.subspan(record_head));
-        if (hasher.finish() != load_at<Digest>(record, sizeof(RecordHeader))) {
+        if (record_seal(record) != load_at<Digest>(record, sizeof(RecordHeader))) {
             return corrupt("a record does not have the digest it was written with");
         }
     }

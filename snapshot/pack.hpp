@@ -4,7 +4,7 @@
 //
 //   header    64 bytes: "nestpack", u32 version, u32 id, 16 zero bytes, SHA-256 of these 32
 //   record    24 bytes: magic, kind, items, raw size, stored size, encoding (0 plain, 1 zstd), 0
-//             SHA-256 of the other three parts; items x (digest, u32 size); payload
+//             the seal (record_seal()); items x (digest, u32 size); payload
 //   directory u64 offset of every record
 //   trailer   64 bytes: "nestpend", u32 version, u32 records, u64 directory offset, u64 file size,
 //             SHA-256 of the directory and these 32
@@ -71,8 +71,17 @@ struct Item {
     u32 size = 0;  ///< 0: collected
 };
 
+/// The seal of a whole record: SHA-256 of its header, of the digests of the first and the second
+/// half of what follows the seal (each a multiple of 64 bytes; they are digested side by side), and
+/// of what is left. `record` is at least as long as a record's head.
+[[nodiscard]] Digest record_seal(std::span<const std::byte> record);
+
 /// Largest payload of a record, before compression.
 inline constexpr u32 max_raw_size = 64u << 20;
+
+/// What part of a record's `bytes` in its file is there for each item: by the items' sizes, 0 for a
+/// collected one and at least 1 for any other.
+[[nodiscard]] std::vector<u32> shares_of_items(std::span<const Item> items, u64 bytes);
 
 /// A record read into memory; reused from read to read.
 class RecordBuffer final {

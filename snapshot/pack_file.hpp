@@ -20,7 +20,7 @@ namespace nestor::snapshot {
 class PackFile final {
 public:
     /// The file must not be there: one writer, and leftovers were removed.
-    [[nodiscard]] static Result<PackFile> create(const std::string& directory, u32 id);
+    [[nodiscard]] static Result<PackFile> create(const std::string& directory, u32 id, Sync sync);
     ~PackFile();
     PackFile(PackFile&&) noexcept = default;
     PackFile& operator=(PackFile&&) = delete;
@@ -33,17 +33,20 @@ public:
     [[nodiscard]] Result<> append(std::span<const std::byte> record);
     /// The next record number stands for nothing: what it was has been collected.
     void skip() { offsets_.push_back(offset_); }
-    /// Directory, trailer, sync and rename. The directory of packs is not synced.
-    [[nodiscard]] Result<> finish(Sync sync);
+    /// Directory, trailer, sync where that was asked for, and rename. The directory of packs is not
+    /// synced.
+    [[nodiscard]] Result<> finish();
 
 private:
-    PackFile(Fd fd, std::string path, u32 id)
-        : fd_(std::move(fd)), path_(std::move(path)), id_(id) {}
+    PackFile(Fd fd, std::string path, u32 id, Sync sync)
+        : fd_(std::move(fd)), path_(std::move(path)), id_(id), sync_(sync) {}
 
     Fd fd_;
     std::string path_; ///< its final one
     u32 id_;
+    Sync sync_;
     u64 offset_ = 0;
+    u64 on_its_way_ = 0; ///< so much of it the kernel was asked to begin writing
     std::vector<u64> offsets_;
 };
 

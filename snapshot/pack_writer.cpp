@@ -49,10 +49,7 @@ Result<std::span<const std::byte>> RecordEncoder::encode(RecordKind kind,
         std::memcpy(at + sizeof(Digest), &item.size, sizeof(u32));
         at += item_size;
     }
-    Hasher hasher;
-    hasher.add(bytes_of(header));
-    hasher.add(std::span(out_).subspan(record_head));
-    const Digest seal = hasher.finish();
+    const Digest seal = record_seal(out_);
     std::memcpy(out_.data() + sizeof(header), &seal, sizeof(seal));
     return std::span<const std::byte>(out_);
 }
@@ -70,7 +67,7 @@ Result<> PackWriter::start() {
         return fail(ErrorCode::failed, "the store has no pack number left",
                     "export its snapshots into a new store");
     }
-    file_.emplace(TRY(PackFile::create(directory_, next_id_)));
+    file_.emplace(TRY(PackFile::create(directory_, next_id_, sync_)));
     ++next_id_;
     return {};
 }
@@ -94,7 +91,7 @@ Result<Location> PackWriter::append(std::span<const std::byte> record) {
 }
 
 Result<> PackWriter::seal_locked() {
-    TRY(file_->finish(sync_));
+    TRY(file_->finish());
     sealed_.push_back(file_->id());
     total_ += file_->size();
     file_.reset();

@@ -67,9 +67,9 @@ struct GcReport {
     u64 packs_removed = 0;
     u64 packs_rewritten = 0;
     u64 packs_without_room = 0; ///< not rewritten because the disk is full
-    u64 bytes_before = 0;       ///< of packs
+    u64 bytes_before = 0;       ///< of packs, as StoreStat::pack_bytes
     u64 bytes_after = 0;
-    u64 live_bytes = 0; ///< of bytes_after, what snapshots refer to
+    u64 live_bytes = 0; ///< of bytes_after, what snapshots refer to: SnapshotSize without repeats
     double mark_ms = 0;
     double total_ms = 0;
 };

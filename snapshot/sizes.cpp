@@ -107,7 +107,7 @@ private:
         return each_child(tree, [&](const Tree& child) { return own_tree(child, owner); });
     }
 
-    /// Its stored bytes: an extent's are divided among its items.
+    /// Its stored bytes: an extent's are divided among its items, as gc does it.
     Result<> add(Location location, u32 owner) {
         const u64 bytes = TRY(share_of(location));
         (owners_[location.value()] == owner ? size_.unique_bytes : size_.shared_bytes) += bytes;
@@ -119,9 +119,9 @@ private:
         if (fresh) {
             const auto pack = TRY(packs_.get(location.pack()));
             TRY(pack->read_items(location.record(), buffer_));
-            at->second = pack->record_size(location.record()) / buffer_.count();
+            at->second = shares_of_items(buffer_.items(), pack->record_size(location.record()));
         }
-        return at->second;
+        return location.slot() < at->second.size() ? at->second[location.slot()] : 0;
     }
 
     /// Pages that are not zero below a tree; a part that comes again is counted again, and costs
@@ -147,9 +147,9 @@ private:
     const Packs& packs_;
     RecordCache cache_;
     RecordBuffer buffer_;
-    std::unordered_map<u64, u32> owners_; ///< by location
-    std::unordered_map<u64, u64> shares_; ///< by extent: bytes an item
-    std::unordered_map<u64, u64> seen_;   ///< by location: pages below it, in this snapshot
+    std::unordered_map<u64, u32> owners_;              ///< by location
+    std::unordered_map<u64, std::vector<u32>> shares_; ///< by extent: bytes of each item
+    std::unordered_map<u64, u64> seen_; ///< by location: pages below it, in this snapshot
     SnapshotSize size_;
 };
 

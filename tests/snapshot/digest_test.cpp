@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "snapshot/memory_map.hpp"
+#include "src/base/digest_pages.hpp"
 #include "tests/snapshot/machine.hpp"
 
 namespace nestor::snapshot::testing {
@@ -9,6 +10,26 @@ namespace {
 
 Digest machine_digest_of(const Machine& machine) {
     return machine_digest(machine.contract, machine.units, *memory_root(machine.regions()));
+}
+
+TEST(Digest, RunsDigestedTogetherHaveTheDigestsThatTheyHaveAlone) {
+    std::vector<std::byte> bytes(5 * page_size);
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<std::byte>(i * i >> 7 ^ i);
+    }
+    for (const std::size_t size : {std::size_t{0}, std::size_t{64}, std::size_t{192}, page_size}) {
+        for (std::size_t count = 0; count <= 5; ++count) {
+            std::vector<const std::byte*> runs;
+            for (std::size_t i = 0; i < count; ++i) {
+                runs.push_back(bytes.data() + i * (page_size - 7));
+            }
+            std::vector<Digest> together(count);
+            sha256_each(runs, size, together);
+            for (std::size_t i = 0; i < count; ++i) {
+                EXPECT_EQ(together[i], sha256({runs[i], size})) << i << " of " << size;
+            }
+        }
+    }
 }
 
 TEST(Digest, TheMachineDigestDoesNotDependOnTheOrderOfUnitsAndRegions) {

@@ -81,6 +81,25 @@ TEST_F(SizesTest, APageThatIsThereOftenIsStoredOnce) {
     EXPECT_LT(size.unique_bytes, 16 * page_size);
 }
 
+TEST_F(SizesTest, GcAndStatSayTheSameOfTheStore) {
+    ASSERT_TRUE(save(store_, machine_number(1), "one"));
+    ASSERT_TRUE(save(store_, machine_number(2), "two"));
+    ASSERT_TRUE(store_.remove("two"));
+    const StoreStat before = *store_.stat();
+    const SnapshotSize one = size_of("one");
+    const auto collected = store_.gc();
+    ASSERT_TRUE(collected) << collected.error().message;
+    EXPECT_EQ(collected->bytes_before, before.pack_bytes);
+    EXPECT_EQ(collected->bytes_after, store_.stat()->pack_bytes);
+    EXPECT_LT(collected->bytes_after, collected->bytes_before);
+    EXPECT_EQ(collected->live_bytes, one.unique_bytes);
+    const SnapshotSize after = size_of("one");
+    // A record's head belongs to those that are left in it.
+    EXPECT_GE(after.unique_bytes, one.unique_bytes);
+    EXPECT_LT(after.unique_bytes, collected->bytes_after);
+    EXPECT_EQ(store_.gc()->live_bytes, after.unique_bytes);
+}
+
 TEST_F(SizesTest, NoSuchTagIsAnError) {
     ASSERT_TRUE(save(store_, machine_number(1), "one"));
     EXPECT_EQ(store_.sizes("other").error().code, ErrorCode::failed);
