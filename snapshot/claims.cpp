@@ -73,14 +73,16 @@ Result<> write_claim(const Layout& layout, const Digest& manifest, const Claim& 
     return replace_file(layout.claims(), to_hex(manifest), std::as_bytes(std::span(text)));
 }
 
-Result<> Store::claim(std::string_view tag, std::string_view by) {
+Result<> Store::claim(const Snapshot& snapshot, std::string_view by) {
     const Layout& layout = impl_->layout;
+    const Digest digest = snapshot.manifest().digest;
+    const std::string name = "snapshot " + snapshot.data_->tag;
+    if (snapshot.data_->store != store_identity(layout)) {
+        return fail(ErrorCode::usage, name + " was loaded from another store");
+    }
     const WriterLock lock = TRY(impl_->begin_write(lock_patience));
-    const Digest digest = TRY(read_reference(layout, tag)).manifest;
-    const PlacedManifest placed = TRY(impl_->manifest(digest));
-    const std::string name = "snapshot " + std::string(tag);
     const std::string remedy = "restore it with --tier clone: a machine with its own identity";
-    if (placed.manifest.tier == Tier::clone) {
+    if (snapshot.manifest().tier == Tier::clone) {
         return fail(ErrorCode::incompatible,
                     name + " cannot be resumed: its machine went on after the save", remedy);
     }
@@ -96,18 +98,18 @@ Result<> Store::claim(std::string_view tag, std::string_view by) {
         {std::string(by), std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()});
 }
 
-Result<> Store::release(std::string_view tag) {
+Result<> Store::release(const Snapshot& snapshot) {
     const Layout& layout = impl_->layout;
     const WriterLock lock = TRY(impl_->begin_write(lock_patience));
-    const std::string path = layout.claim(TRY(read_reference(layout, tag)).manifest);
+    const std::string path = layout.claim(snapshot.manifest().digest);
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
         return fail_errno("removing " + path, errno);
     }
     return sync_directory(layout.claims());
 }
 
-Result<std::optional<Claim>> Store::claim_of(std::string_view tag) const {
-    return read_claim(impl_->layout, TRY(read_reference(impl_->layout, tag)).manifest);
+Result<std::optional<Claim>> Store::claim_of(const Snapshot& snapshot) const {
+    return read_claim(impl_->layout, snapshot.manifest().digest);
 }
 
 } // namespace nestor::snapshot

@@ -45,6 +45,7 @@ struct Base {
     std::string store; ///< store_identity()
     Digest manifest;
     std::shared_ptr<const Lease> lease;
+    std::optional<FileState> index; ///< as the save left it
 };
 
 struct MemoryDigester::Impl {

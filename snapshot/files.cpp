@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <thread>
 
@@ -66,6 +67,20 @@ bool is_valid_tag(std::string_view tag) {
     };
     return !tag.empty() && tag.size() <= 100 && tag[0] != '.' && tag[0] != '-' && tag != "auto" &&
            tag != "none" && std::all_of(tag.begin(), tag.end(), allowed);
+}
+
+std::optional<FileState> state_of_file(const std::string& path) {
+    constexpr i64 second = 1'000'000'000;
+    const auto ns = [](const timespec& time) { return i64{time.tv_sec} * second + time.tv_nsec; };
+    struct stat info{};
+    timespec now{};
+    // The clock that files get their times from: it stands still for some milliseconds.
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (::stat(path.c_str(), &info) != 0 || ns(info.st_ctim) >= ns(now)) {
+        return std::nullopt;
+    }
+    return FileState{info.st_dev, info.st_ino, static_cast<u64>(info.st_size), ns(info.st_mtim),
+                     ns(info.st_ctim)};
 }
 
 std::string seal_text(std::string body) {

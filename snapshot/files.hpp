@@ -118,6 +118,19 @@ struct Reference {
 [[nodiscard]] Result<> write_reference(const Layout& layout, const Reference& reference,
                                        Sync sync = Sync::yes);
 
+/// What tells that nobody has written to a file.
+struct FileState {
+    u64 device = 0;
+    u64 inode = 0;
+    u64 size = 0;
+    i64 modified_ns = 0;
+    i64 changed_ns = 0;
+    bool operator==(const FileState&) const = default;
+};
+/// Nothing where there is no file, or where it was changed so lately that another change could give
+/// it the same times.
+[[nodiscard]] std::optional<FileState> state_of_file(const std::string& path);
+
 /// Makes the directories of a store that are not there: a copy may lack empty ones.
 [[nodiscard]] Result<> make_directories(const Layout& layout);
 /// Makes the directories and files of an empty store.

@@ -25,11 +25,13 @@ struct IndexEntry {
 
 class Index final {
 public:
-    /// Checks the file, makes a new one where it is damaged or missing, and adds what the packs
-    /// have and it has not. The caller holds the writer lock. With Sync::no, commits may be lost
-    /// and the file damaged when power is: deferred.hpp has it made anew then.
+    /// Walks the file, makes a new one where it is damaged or missing, and adds what the packs have
+    /// and it has not. A file that is in the state `sound` is not walked: the caller has had it
+    /// open, and nobody has written to it since. The caller holds the writer lock. With Sync::no,
+    /// commits may be lost and the file damaged when power is: deferred.hpp has it made anew then.
     [[nodiscard]] static Result<std::unique_ptr<Index>>
-    open(const Layout& layout, const Packs& packs, Sync sync = Sync::yes);
+    open(const Layout& layout, const Packs& packs, Sync sync = Sync::yes,
+         const std::optional<FileState>& sound = {});
     /// Removes the file; the next open makes it again.
     [[nodiscard]] static Result<> remove(const Layout& layout);
     ~Index();

@@ -120,7 +120,10 @@ Result<> SaveJob::prepare() {
         const auto ids = TRY(packs_.ids());
         TRY(begin_deferred(layout_, ids.empty() ? 1 : ids.back() + 1));
     }
-    index_ = TRY(Index::open(layout_, packs_, sync_));
+    const auto& base = trees_->base;
+    index_ = TRY(
+        Index::open(layout_, packs_, sync_,
+                    base && base->store == store_identity(layout_) ? base->index : std::nullopt));
     writer_ =
         std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit, sync_);
     find_base();
@@ -196,8 +199,9 @@ void SaveJob::become_base() {
     if (request_.digester == nullptr) {
         return;
     }
-    trees_->base = Base{store_identity(layout_), placed_.manifest.digest,
-                        Lease::take(layout_, placed_.manifest.digest)};
+    trees_->base =
+        Base{store_identity(layout_), placed_.manifest.digest,
+             Lease::take(layout_, placed_.manifest.digest), state_of_file(layout_.index())};
     for (std::size_t i = 0; i < trees_->regions.size(); ++i) {
         RegionTree& tree = trees_->regions[i];
         tree.where = std::move(nodes_[i]);

@@ -53,7 +53,7 @@ Result<> Snapshot::seed(MemoryDigester& digester) const {
             "snapshot " + data_->tag + ": memory map");
         tree.dirty.assign(tree.dirty.size(), 0);
     }
-    fresh.impl().base = Base{data_->store, manifest().digest, data_->lease};
+    fresh.impl().base = Base{data_->store, manifest().digest, data_->lease, {}};
     digester = std::move(fresh);
     return {};
 }

@@ -83,13 +83,14 @@ public:
 
     // ---- The one machine of a snapshot
 
-    /// Takes the right to resume the snapshot's machine, durably and for one caller only: whatever
-    /// tag it is found by. Errors: incompatible where it was claimed already or where the machine
-    /// went on after the save (Tier::clone).
-    [[nodiscard]] Result<> claim(std::string_view tag, std::string_view by);
+    /// Takes the right to resume the machine of a snapshot that was loaded from this store, durably
+    /// and for one caller only: whatever tag it was found by and wherever that has moved. Errors:
+    /// incompatible where it was claimed already or where the machine went on after the save
+    /// (Tier::clone).
+    [[nodiscard]] Result<> claim(const Snapshot& snapshot, std::string_view by);
     /// Gives the right back, when the machine did not get as far as to run.
-    [[nodiscard]] Result<> release(std::string_view tag);
-    [[nodiscard]] Result<std::optional<Claim>> claim_of(std::string_view tag) const;
+    [[nodiscard]] Result<> release(const Snapshot& snapshot);
+    [[nodiscard]] Result<std::optional<Claim>> claim_of(const Snapshot& snapshot) const;
 
     // ---- Keeping house
 

@@ -67,7 +67,7 @@ Result<Store> Store::open(std::string directory, Mode mode) {
     if (!file_exists(layout.store_file())) {
         if (mode == Mode::existing) {
             return fail(ErrorCode::failed, layout.root + " is not a snapshot store",
-                        "vm store init " + layout.root + " makes one");
+                        "vm store init --store " + layout.root + " makes one");
         }
         TRY(make_store(layout), "making the store " + layout.root);
     }

@@ -36,7 +36,7 @@ Result<int> check(const CheckOptions& o) {
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
     const auto snapshot = TRY(store.load(o.tag));
     std::vector<control::Finding> found = control::findings(snapshot, offer);
-    const auto tiers = control::tier_findings(snapshot.manifest(), TRY(store.claim_of(o.tag)));
+    const auto tiers = control::tier_findings(snapshot.manifest(), TRY(store.claim_of(snapshot)));
     found.insert(found.end(), tiers.begin(), tiers.end());
     return print_findings(o.tag, o.against, found, o.json);
 }

@@ -44,7 +44,6 @@ Result<int> restore(RestoreOptions& o) {
     }
     control::LoadOptions load;
     load.lazy = o.memory == "lazy";
-    load.tag = o.tag;
     load.clock = TRY(parse_clocks(o.clock, o.session));
     if (!o.tier.empty()) {
         load.tier = TRY(control::parse_tier(o.tier));

@@ -55,9 +55,10 @@ Result<> read_memory(const snapshot::Store& store, Page& page) {
 }
 
 Result<Page> read_page(const Options& o, const snapshot::Store& store) {
-    Page page{.snapshot = TRY(store.load(o.tag)),
+    const auto snapshot = TRY(store.load(o.tag));
+    Page page{.snapshot = snapshot,
               .log = TRY(store.log(o.tag)),
-              .claim = TRY(store.claim_of(o.tag)),
+              .claim = TRY(store.claim_of(snapshot)),
               .in_use = {},
               .changed = {},
               .size = {}};

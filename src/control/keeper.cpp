@@ -135,7 +135,7 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
     if (options.tier == RestoreTier::clone) {
         TRY(make_clone(machine));
     } else if (options.tier == RestoreTier::resume) {
-        keeper->to_be_claimed_ = options.tag;
+        keeper->to_be_claimed_ = snapshot;
     }
     keeper->how_restored_ = to_text(options.tier) + ", " +
                             set_clock(machine, options.clock,
@@ -144,10 +144,10 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
 }
 
 Result<> Keeper::take_over(const std::string& by) {
-    if (!to_be_claimed_.empty()) {
+    if (to_be_claimed_) {
         auto store = TRY(snapshot::Store::open(from_store_, snapshot::Store::Mode::existing));
-        TRY(store.claim(to_be_claimed_, by));
-        to_be_claimed_.clear();
+        TRY(store.claim(*to_be_claimed_, by));
+        to_be_claimed_.reset();
     }
     return {};
 }
@@ -189,11 +189,19 @@ void Keeper::end_loading() {
     restored_from_.reset();
 }
 
-void Keeper::before_reset() {
+Result<> Keeper::before_reset() {
     if (live_) {
         live_->wait();
     }
     end_loading();
+    // A restored machine's digester is seeded, so that the next save continues the last one.
+    if (!apply_written()) {
+        digester_ = {};
+        source_.reset();
+        written_.clear();
+    }
+    const auto memory = regions();
+    return digester_.assume_zero(memory);
 }
 
 // --- digests ------------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ struct SaveOptions {
 struct LoadOptions {
     bool lazy = false; ///< read pages when they are needed, and in the background
     RestoreTier tier = RestoreTier::again;
-    std::string tag; ///< of the snapshot, which RestoreTier::resume claims
     ClockChoice clock;
     machine::MachineOptions machine;
     snapshot::Progress progress;
@@ -69,9 +68,9 @@ public:
     /// Looks after the background reader, which the first call starts. To be called now and then
     /// while lazy(). Fails as soon as a bad page was found.
     [[nodiscard]] Result<> prefetch();
-    /// Must be called before the machine is reset, which replaces its memory: ends loading, and
-    /// waits for a live save.
-    void before_reset();
+    /// Must be called before the machine is reset, which makes its memory zero: ends loading, waits
+    /// for a live save, and lets the next save look only at what is written from the reset on.
+    [[nodiscard]] Result<> before_reset();
 
     // ---- Digests and saves
 
@@ -113,7 +112,7 @@ private:
 
     std::string from_store_;                          ///< of a restored machine
     std::string how_restored_;                        ///< for the provenance of later saves
-    std::string to_be_claimed_;                       ///< tag, by take_over()
+    std::optional<snapshot::Snapshot> to_be_claimed_; ///< by take_over()
     std::optional<snapshot::Snapshot> restored_from_; ///< while pages are absent
     std::unique_ptr<PageLoader> loader_;              ///< while pages are absent
 

@@ -286,7 +286,7 @@ Result<> Supervisor::reset(const machine::Stop& stop) {
         return fail(ErrorCode::failed, what + plan_.why_no_boot);
     }
     console_.tell(what + "; booting again");
-    keeper_.before_reset();
+    TRY(keeper_.before_reset());
     return plan_.boot_again(machine_);
 }
 

@@ -114,7 +114,8 @@ public:
     /// VMX on, MTRRs, vCPU 0 at the kernel's entry, the others waiting for a start-up IPI. Once, on
     /// a fresh machine.
     [[nodiscard]] Result<> boot(const BootImages& images);
-    /// Resets all devices and vCPUs, clears RAM and boots again; count and ticks go on.
+    /// Resets all devices and vCPUs, clears RAM and boots again; count and ticks go on. Pages are
+    /// zero and `clean` until the kernel is loaded: who keeps track of writes has to know.
     [[nodiscard]] Result<> reboot(const BootImages& images);
 
     /// Runs until a limit or an event. Afterwards the machine stands between two instructions and

@@ -6,7 +6,6 @@
 #include "src/machine/memory.hpp"
 
 #include <cerrno>
-#include <cstring>
 #include <string>
 
 #include <fcntl.h>
@@ -100,9 +99,8 @@ Result<> Memory::clear() {
                       static_cast<off_t>(region.size)) != 0) {
             return fail_errno("clearing guest memory", errno);
         }
-        std::memset(region.state, 0, region.size >> page_shift);
     }
-    return {};
+    return fill_states(cpu::page_state::clean);
 }
 
 Memory::~Memory() {

@@ -38,7 +38,7 @@ public:
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
 
-    /// Makes every byte zero and every page plain, whatever its state was.
+    /// Makes every byte zero and every page `clean`, whatever its state was.
     [[nodiscard]] Result<> clear();
 
     /// Gives every page that state. The cost does not depend on the size.

@@ -108,7 +108,11 @@ public:
         }
     }
     void gc() { (void)store_.gc(); }
-    void claim(const std::string& tag) { (void)store_.claim(tag, "scenario"); }
+    void claim(const std::string& tag) {
+        if (const auto snapshot = store_.load(tag)) {
+            (void)store_.claim(*snapshot, "scenario");
+        }
+    }
 
     /// Everything there is, in an order that makes each meet what others left.
     void run() {

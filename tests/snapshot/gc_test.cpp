@@ -57,7 +57,7 @@ TEST_F(Gc, NothingGoesThatATagLeadsTo) {
 }
 
 TEST_F(Gc, EverythingGoesWithTheLastTag) {
-    ASSERT_TRUE(store_.claim("a", "vm"));
+    ASSERT_TRUE(store_.claim(*store_.load("a"), "vm"));
     ASSERT_TRUE(store_.record_order(*store_.load("a"), std::vector{Gfn(1)}));
     ASSERT_TRUE(store_.remove("a"));
     const auto report = collect();

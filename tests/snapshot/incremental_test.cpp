@@ -50,6 +50,12 @@ protected:
         machine_.fill(0, page, value);
         digester_.mark_dirty(Gfn(page));
     }
+    void reset() {
+        for (auto& memory : machine_.memory) {
+            std::fill(memory.bytes.begin(), memory.bytes.end(), u8{0});
+        }
+        ASSERT_TRUE(digester_.assume_zero(machine_.regions()));
+    }
     void expect_restores(const std::string& tag, const Machine& machine) {
         const auto restored = restore(store_.directory(), tag, machine);
         ASSERT_TRUE(restored) << restored.error().message;
@@ -110,6 +116,23 @@ TEST_F(Incremental, MemoryThatWasNeverWrittenIsNotRead) {
     EXPECT_EQ(source.reads_, 1u);
     EXPECT_EQ(report->memory_root, *memory_root(regions));
     expect_restores("a", machine);
+}
+
+TEST_F(Incremental, MemoryThatWasResetIsZeroWithoutALook) {
+    ASSERT_TRUE(save_with("a"));
+    const Machine before = machine_;
+    reset();
+    write(6, 7); // as it was: the base has it
+    write(4000, 70077);
+    CountingSource source(machine_);
+    const auto report = save_with("b", &source);
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_EQ(source.reads_, 2u);
+    EXPECT_EQ(report->new_pages, 1u);
+    EXPECT_EQ(report->zero_pages, 4998u);
+    EXPECT_EQ(report->parent, "a");
+    expect_restores("a", before);
+    expect_restores("b", machine_);
 }
 
 TEST_F(Incremental, AutoFindsTheParentUnderItsNewName) {
@@ -192,6 +215,23 @@ TEST_F(Incremental, PagesBecomeZeroAndComeBack) {
     write(70, 4);
     ASSERT_TRUE(save_with("c"));
     expect_restores("c", machine_);
+}
+
+TEST_F(Incremental, AnIndexThatWasDamagedSinceTheLastSaveHarmsNone) {
+    const std::string index = store_.directory() + "/index.mdb";
+    ASSERT_TRUE(save_with("a"));
+    for (const char* const tag : {"b", "c"}) {
+        std::vector<char> bytes = file_bytes(index);
+        for (std::size_t at = 2 * page_size; at < bytes.size(); at += 5) {
+            bytes[at] = static_cast<char>(bytes[at] ^ 0x41);
+        }
+        write_file(index, bytes);
+        write(40, static_cast<u32>(tag[0]));
+        const auto report = save_with(tag);
+        ASSERT_TRUE(report) << report.error().message;
+        expect_restores(tag, machine_);
+    }
+    EXPECT_TRUE(store_.fsck()->findings.empty());
 }
 
 TEST_F(Incremental, TheRestOfAChainMayGo) {

@@ -224,7 +224,7 @@ TEST_F(StoreTest, ACopyWithoutItsEmptyDirectoriesWorks) {
     expect_restores("a", machine);
     EXPECT_TRUE(store_.gc());
     EXPECT_TRUE(store_.fsck()->findings.empty());
-    EXPECT_TRUE(store_.claim("a", "vm"));
+    EXPECT_TRUE(store_.claim(*store_.load("a"), "vm"));
 }
 
 TEST_F(StoreTest, AWriterWaitsWhenAskedTo) {

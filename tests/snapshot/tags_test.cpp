@@ -78,32 +78,51 @@ TEST_F(Tags, TheLogGoesFromASnapshotToItsFirstAncestor) {
 }
 
 TEST_F(Tags, OneCallerMayResume) {
-    EXPECT_FALSE(*store_.claim_of("a"));
-    ASSERT_TRUE(store_.claim("a", "vm one, pid 12"));
-    const auto second = store_.claim("a", "vm two");
+    EXPECT_FALSE(*store_.claim_of(*store_.load("a")));
+    ASSERT_TRUE(store_.claim(*store_.load("a"), "vm one, pid 12"));
+    const auto second = store_.claim(*store_.load("a"), "vm two");
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, ErrorCode::incompatible);
     EXPECT_NE(second.error().message.find("vm one, pid 12"), std::string::npos);
     ASSERT_TRUE(store_.tag("a", "b"));
-    EXPECT_FALSE(store_.claim("b", "vm two")) << "the same snapshot under another tag";
-    EXPECT_EQ((*store_.claim_of("b"))->by, "vm one, pid 12");
-    ASSERT_TRUE(store_.release("b"));
-    EXPECT_TRUE(store_.claim("a", "vm three"));
+    EXPECT_FALSE(store_.claim(*store_.load("b"), "vm two"))
+        << "the same snapshot under another tag";
+    EXPECT_EQ((*store_.claim_of(*store_.load("b")))->by, "vm one, pid 12");
+    ASSERT_TRUE(store_.release(*store_.load("b")));
+    EXPECT_TRUE(store_.claim(*store_.load("a"), "vm three"));
     EXPECT_TRUE(store_.list()->front().claim);
 }
 
 TEST_F(Tags, AMachineThatWentOnCannotBeResumed) {
     ASSERT_TRUE(
         save(store_, machine_, "b", [](SaveRequest& request) { request.tier = Tier::clone; }));
-    EXPECT_EQ(store_.claim("b", "vm").error().code, ErrorCode::incompatible);
+    EXPECT_EQ(store_.claim(*store_.load("b"), "vm").error().code, ErrorCode::incompatible);
+}
+
+TEST_F(Tags, AClaimIsOfTheSnapshotThatWasLoadedWhereverItsTagHasMoved) {
+    const auto loaded = store_.load("a");
+    ASSERT_TRUE(save(store_, machine_, "a", [](SaveRequest& request) {
+        request.replace = true;
+        request.units.front().bytes.front() ^= std::byte{1};
+    }));
+    ASSERT_TRUE(store_.claim(*loaded, "vm"));
+    EXPECT_FALSE(*store_.claim_of(*store_.load("a")))
+        << "what the tag names now is another machine";
+    EXPECT_EQ((*store_.claim_of(*loaded))->by, "vm");
+}
+
+TEST_F(Tags, ASnapshotOfAnotherStoreCannotBeClaimed) {
+    Store other = make_store(dir_ / "other");
+    ASSERT_TRUE(save(other, machine_, "a"));
+    EXPECT_EQ(store_.claim(*other.load("a"), "vm").error().code, ErrorCode::usage);
 }
 
 TEST_F(Tags, ADamagedClaimIsStillOne) {
-    ASSERT_TRUE(store_.claim("a", "vm"));
+    ASSERT_TRUE(store_.claim(*store_.load("a"), "vm"));
     const auto files = all_files(store_.directory() + "/claims");
     ASSERT_EQ(files.size(), 1u);
     write_file(files[0], {'x'});
-    EXPECT_FALSE(store_.claim("a", "vm"));
+    EXPECT_FALSE(store_.claim(*store_.load("a"), "vm"));
 }
 
 TEST_F(Tags, ManifestsSayWhetherCloningIsForbidden) {

@@ -26,15 +26,18 @@ protected:
     }
     ~KeeperTest() override { std::filesystem::remove_all(directory_); }
 
+    static machine::BootImages images() {
+        static const machine::Image kernel = machine::make_multiboot(page_writer);
+        machine::BootImages images;
+        images.kernel = {"page_writer", kernel};
+        return images;
+    }
     /// A machine that has run `page_writer` for `count` instructions.
     static std::unique_ptr<Keeper> booted(u64 count) {
         state::MachineConfig config;
         config.memory = u64{4} << 20;
         auto machine = *machine::Machine::create(config);
-        const machine::Image kernel = machine::make_multiboot(page_writer);
-        machine::BootImages images;
-        images.kernel = {"page_writer", kernel};
-        EXPECT_TRUE(machine->boot(images).has_value());
+        EXPECT_TRUE(machine->boot(images()).has_value());
         auto keeper = std::make_unique<Keeper>(std::move(machine));
         run_to(*keeper, count);
         return keeper;
@@ -71,12 +74,10 @@ protected:
     }
     static SaveOptions as(const std::string& tag) {
         SaveOptions options;
-        options.tag = tag;
         return options;
     }
     std::unique_ptr<Keeper> restored(const std::string& tag, LoadOptions options = {.lazy = true}) {
         auto from = store();
-        options.tag = tag;
         auto keeper = Keeper::load(from, *from.load(tag), options);
         EXPECT_TRUE(keeper.has_value()) << keeper.error().message;
         return std::move(*keeper);

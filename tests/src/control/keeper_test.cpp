@@ -18,7 +18,7 @@ protected:
     std::string digest_of(Keeper& keeper) { return to_hex(keeper.digest()->machine); }
     Error load_error(const std::string& tag, RestoreTier tier) {
         const auto s = store();
-        const auto keeper = Keeper::load(s, *s.load(tag), {.lazy = true, .tier = tier, .tag = tag});
+        const auto keeper = Keeper::load(s, *s.load(tag), {.lazy = true, .tier = tier});
         EXPECT_FALSE(keeper.has_value());
         return keeper ? Error{} : keeper.error();
     }
@@ -40,16 +40,40 @@ TEST_F(KeeperTest, AMachineWhoseMemoryBeganAsZeroHasTheSameDigests) {
     config.memory = u64{4} << 20;
     Keeper keeper(*machine::Machine::create(config));
     ASSERT_TRUE(keeper.begin_zero());
-    const machine::Image kernel = machine::make_multiboot(page_writer);
-    machine::BootImages images;
-    images.kernel = {"page_writer", kernel};
-    ASSERT_TRUE(keeper.machine().boot(images));
+    ASSERT_TRUE(keeper.machine().boot(images()));
     run_to(keeper, 5000);
     const auto looked_at_all = booted(5000)->digest();
     const auto digests = keeper.digest();
     ASSERT_TRUE(digests && looked_at_all);
     EXPECT_EQ(digests->memory_root, looked_at_all->memory_root);
     EXPECT_EQ(digests->machine, looked_at_all->machine);
+}
+
+TEST_F(RestoreTest, ASaveAfterAResetLooksAtWhatWasWrittenSince) {
+    save(20'000, as("base"));
+    const auto begin_again = [](Keeper& keeper) {
+        ASSERT_TRUE(keeper.before_reset());
+        ASSERT_TRUE(keeper.machine().reboot(images()));
+        run_to(keeper, keeper.machine().count().value() + 500);
+    };
+    auto loaded = booted(20'000);
+    begin_again(*loaded);
+    const auto digests = loaded->digest();
+    ASSERT_TRUE(digests);
+    std::vector<snapshot::Region> regions;
+    for (const cpu::GuestMemory::Region& region : loaded->machine().memory().regions()) {
+        regions.push_back({region.start, region.size, region.host});
+    }
+    EXPECT_EQ(*snapshot::memory_root(regions), digests->memory_root) << "digested afresh";
+    auto keeper = restored("base"); // most of its pages are not there when it is reset
+    begin_again(*keeper);
+    auto s = store();
+    const auto report = keeper->save(s, as("again"));
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_EQ(report->memory_root, digests->memory_root);
+    EXPECT_EQ(report->parent, "base");
+    EXPECT_LT(report->dirty_pages, 300u);
+    EXPECT_EQ(digest_of(*restored("again")), to_hex(report->machine_digest));
 }
 
 TEST_F(RestoreTest, ALazyMachineGoesOnAsTheUnbrokenOneDoes) {
