@@ -74,10 +74,17 @@ Result<> PackWriter::start() {
 
 Result<Location> PackWriter::append(std::span<const std::byte> record) {
     const std::scoped_lock lock(mutex_);
-    if (failed_) {
-        return fail(ErrorCode::failed, "an earlier write to the pack failed");
+    if (error_) {
+        return Failure(*error_); // of whichever thread was first, so that the cause is told
     }
-    failed_ = true; // until this call has succeeded
+    auto location = append_locked(record);
+    if (!location) {
+        error_ = location.error();
+    }
+    return location;
+}
+
+Result<Location> PackWriter::append_locked(std::span<const std::byte> record) {
     if (file_ && (file_->size() >= limit_ || file_->records() > Location::max_record)) {
         TRY(seal_locked());
     }
@@ -86,7 +93,6 @@ Result<Location> PackWriter::append(std::span<const std::byte> record) {
     }
     const Location location(file_->id(), file_->records(), 0);
     TRY(file_->append(record));
-    failed_ = false;
     return location;
 }
 
@@ -100,8 +106,8 @@ Result<> PackWriter::seal_locked() {
 
 Result<> PackWriter::seal() {
     const std::scoped_lock lock(mutex_);
-    if (failed_) {
-        return fail(ErrorCode::failed, "an earlier write to the pack failed");
+    if (error_) {
+        return Failure(*error_);
     }
     if (file_) {
         TRY(seal_locked());

@@ -50,6 +50,7 @@ public:
 
 private:
     [[nodiscard]] Result<> start();
+    [[nodiscard]] Result<Location> append_locked(std::span<const std::byte> record);
     [[nodiscard]] Result<> seal_locked();
 
     std::mutex mutex_;
@@ -60,7 +61,7 @@ private:
     std::optional<PackFile> file_;
     u64 total_ = 0;
     std::vector<u32> sealed_;
-    bool failed_ = false;
+    std::optional<Error> error_; ///< of the first write that failed
     bool keep_ = false;
 };
 

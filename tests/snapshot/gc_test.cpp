@@ -52,7 +52,9 @@ TEST_F(Gc, NothingGoesThatATagLeadsTo) {
     EXPECT_EQ(report.snapshots, 1u);
     EXPECT_EQ(report.packs_removed + report.packs_rewritten + report.manifests_removed, 0u);
     EXPECT_EQ(report.bytes_before, report.bytes_after);
-    EXPECT_EQ(report.live_bytes, report.bytes_after);
+    // The rest are headers and directories of packs.
+    EXPECT_LE(report.live_bytes, report.bytes_after);
+    EXPECT_GT(report.live_bytes, report.bytes_after - report.bytes_after / 100);
     expect_restores("a", machine_);
 }
 
