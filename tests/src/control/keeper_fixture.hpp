@@ -74,6 +74,7 @@ protected:
     }
     static SaveOptions as(const std::string& tag) {
         SaveOptions options;
+        options.tag = tag;
         return options;
     }
     std::unique_ptr<Keeper> restored(const std::string& tag, LoadOptions options = {.lazy = true}) {

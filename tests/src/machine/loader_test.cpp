@@ -259,7 +259,7 @@ TEST(MemoryTest, RegionsAreSortedByAddressAboveFourGibibytesToo) {
     EXPECT_LT(regions[1].start, regions[2].start);
 }
 
-TEST(MemoryTest, ClearMakesEverythingZeroAndPlain) {
+TEST(MemoryTest, ClearMakesEverythingZeroAndClean) {
     const auto memory = *Memory::create(4 * mib);
     cpu::GuestMemory& guest = memory->guest();
     const u8 byte[] = {1};
@@ -269,7 +269,7 @@ TEST(MemoryTest, ClearMakesEverythingZeroAndPlain) {
     u8 back[] = {9};
     EXPECT_EQ(guest.read(Gpa(12345), back), cpu::MemoryStatus::ok);
     EXPECT_EQ(back[0], 0);
-    EXPECT_EQ(*guest.page(Gfn(7)).state, 0);
+    EXPECT_EQ(*guest.page(Gfn(7)).state, cpu::page_state::clean);
 }
 
 } // namespace
