@@ -173,6 +173,24 @@ shadow_tests:
     l2_at l2_shadow
     l2_expect "vmwrite and vmread of a shadow VMCS", 18
     check "what came back", [g_regs], 0x4321
+    ; A memory operand, of which L0 finds out that L1 or L2 has to do something first.
+    mov qword [abs HOLE_ENTRY], 0
+    l2_at l2_shadow_memory
+    l2_expect "vmread to a page that EPT does not map", 48
+    check_field "its qualification", X_QUALIFICATION, 0x182
+    check_field "its address", X_GPA, HOLE
+    check_field "at the instruction", GUEST_RIP, A(l2_shadow_memory.at)
+    mov qword [abs HOLE_ENTRY], HOLE | 0x37
+    l2_expect "it goes on", 18
+    check "what came there", [abs HOLE], 0x4321
+    vmw EXCEPTION_BITMAP, 1 << V_PF
+    l2_at l2_shadow_fault
+    l2_expect "vmread to a page that L2 does not map", 0
+    check_field "#PF: info", X_INTR_INFO, 0x80000b0e
+    check_field "#PF: error", X_INTR_ERROR, 2
+    mov rcx, 0xffff800000000000
+    check_field "#PF: address", X_QUALIFICATION, rcx
+    vmw EXCEPTION_BITMAP, 0
     mov byte [abs VMREAD_BITMAP + GUEST_RIP / 8], 1 << (GUEST_RIP & 7)
     l2_at l2_shadow
     l2_expect "vmread by the bitmap", 23
@@ -270,6 +288,16 @@ l2_shadow:
     mov ecx, 0x4321
     vmwrite rdx, rcx
     vmread rax, rdx
+    vmcall
+l2_shadow_memory:
+    mov edx, GUEST_RIP
+.at:
+    vmread [abs HOLE], rdx
+    vmcall
+l2_shadow_fault:
+    mov rax, 0xffff800000000000
+    mov edx, GUEST_RIP
+    vmread [rax], rdx
     vmcall
 l2_cr8:
     mov rax, cr8
