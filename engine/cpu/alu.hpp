@@ -97,7 +97,8 @@ struct AluImm {
 template <Alu operation, class T, bool flags>
 struct AluLoad {
     static void run(Cpu& cpu, const Op* op, T v) {
-        cpu.set_reg<T>(op->dst, alu<operation, T, flags>(cpu, cpu.reg<T>(op->dst), v));
+        const u8 dst = op->dst;
+        cpu.set_reg<T>(dst, alu<operation, T, flags>(cpu, cpu.reg<T>(dst), v));
     }
 };
 /// CMP and TEST of the operand read with register op->dst, with an immediate, and the other way.

@@ -40,7 +40,7 @@ const Op* go_unlinked(Cpu& cpu, const Op* op, u64 target, unsigned slot);
     cpu.s.rip = target;
     cpu.budget = left;
     cpu.block = following;
-    return jump_to(cpu, following->ops);
+    return jump_to(cpu, following->ops());
 }
 
 /// A direct jump's op: aux is its target and disp its fall-through, both from the block's start.

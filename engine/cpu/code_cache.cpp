@@ -30,26 +30,26 @@ CodeCache::CodeCache()
 }
 
 void* CodeCache::allocate(std::size_t bytes) {
-    if (chunk_size - chunk_used_ < bytes) {
-        chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_size + alignof(Op)));
-        chunk_used_ = 0;
+    // Not where Cpu::hot_bytes lie in their page, and not across one: see there.
+    std::size_t at = chunk_used_;
+    if ((at & page_mask) + bytes > page_size) {
+        at = align_up(at, page_size);
     }
-    auto base = reinterpret_cast<std::uintptr_t>(chunks_.back().get());
-    base = (base + alignof(Op) - 1) & ~(alignof(Op) - 1);
-    void* p = reinterpret_cast<void*>(base + chunk_used_);
-    chunk_used_ += bytes;
-    used_ += bytes;
-    return p;
+    at = std::max(at, (at & ~page_mask) + Cpu::hot_bytes);
+    if (at + bytes > chunk_size) {
+        chunks_.push_back(std::make_unique_for_overwrite<Chunk>());
+        used_ += chunk_size;
+        at = Cpu::hot_bytes;
+    }
+    chunk_used_ = at + bytes;
+    return chunks_.back()->bytes + at;
 }
 
 Block* CodeCache::insert(const Block& block, const Op* ops) {
-    const std::size_t header = align_up(sizeof(Block), alignof(Op));
     // One more op than instructions: what a block that does not end in a jump falls into.
     const std::size_t body = sizeof(Op) * (block.count + 1);
-    auto* memory = static_cast<std::byte*>(allocate(header + body));
-    auto* b = new (memory) Block(block);
-    b->ops = reinterpret_cast<Op*>(memory + header);
-    std::memcpy(static_cast<void*>(b->ops), ops, body);
+    auto* b = new (allocate(sizeof(Block) + body)) Block(block);
+    std::memcpy(static_cast<void*>(b->ops()), ops, body);
     Block*& head = buckets_[bucket(b->host, b->mode)];
     b->hash_next = head;
     head = b;
@@ -77,7 +77,7 @@ void CodeCache::kill(Block* block) {
     unhash(block);
     block->n = Block::dead;
     for (u32 i = 0; i <= block->count; ++i) {
-        block->ops[i].fn = op_stale;
+        block->ops()[i].fn = op_stale;
     }
     const auto forget = [&](u64 page) {
         if (const auto it = pages_.find(page >> page_shift); it != pages_.end()) {

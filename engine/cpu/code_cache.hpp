@@ -62,7 +62,10 @@ private:
     std::unique_ptr<Block*[], Free> buckets_; ///< calloc: pages that no block hashes to stay holes
     std::unordered_map<u64, std::vector<Block*>>
         pages_; ///< by guest frame; crossing blocks in both
-    std::vector<std::unique_ptr<std::byte[]>> chunks_;
+    struct alignas(page_size) Chunk {
+        std::byte bytes[chunk_size];
+    };
+    std::vector<std::unique_ptr<Chunk>> chunks_;
     std::size_t chunk_used_ = chunk_size;
     std::size_t used_ = 0;
 };

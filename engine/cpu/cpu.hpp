@@ -53,7 +53,7 @@ struct Translation {
     bool dirty = false; ///< D is set, so a write needs no walk
 };
 
-class Cpu final {
+class alignas(page_size) Cpu final {
 public:
     /// Boundary work that stops chained execution; see run().
     struct Attention {
@@ -119,6 +119,11 @@ public:
     // --- state ----------------------------------------------------------------------------------
     // What nearly every handler touches comes first: short offsets, few cache lines. `zero` and `s`
     // lie next to each other: an operand slot is an offset in words from `zero`.
+    //
+    // Processors guess by the address within 4 KiB whether a load reads what a store before it has
+    // not written yet, and start over when they were wrong. So a Cpu begins a page, and nothing
+    // that handlers read all the time lies where its first bytes do in theirs.
+    static constexpr std::size_t hot_bytes = 256;
 
     LazyFlags lazy;
     i64 budget = 0;         ///< counts left, less those of the running block
@@ -511,7 +516,7 @@ public:
             return nullptr;
         }
         block = next_block;
-        return jump_to(*this, next_block->ops);
+        return jump_to(*this, next_block->ops());
     }
 };
 

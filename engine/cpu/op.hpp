@@ -58,13 +58,13 @@ inline constexpr unsigned max_block_bytes = 240;
 extern Block nowhere;
 
 /// A run of instructions that starts at one guest-physical address in one mode.
-struct Block {
-    static constexpr u32 dead = 0x7fffffff;
+struct alignas(Op) Block {
+    static constexpr i64 dead = i64{1} << 62;
     /// Variant whose state is right between any two instructions: no flag is left out, nothing is
     /// fused. Used where a run must stop inside a block.
     static constexpr u32 exact = 1u << 31;
 
-    u32 n = 0; ///< counts charged on entry; `dead` once invalidated, so that no budget covers it
+    i64 n = 0; ///< counts charged on entry; `dead` once invalidated, so that no budget covers it
     u32 count = 0;            ///< instructions
     u32 mode = 0;             ///< Mode::key it was decoded in, with `exact` for the exact variant
     const u8* host = nullptr; ///< first byte in host memory
@@ -76,7 +76,9 @@ struct Block {
     /// Direct successors in the same page: taken, fall-through.
     std::array<Block*, 2> link{&nowhere, &nowhere};
     Block* hash_next = nullptr;
-    Op* ops = nullptr;
+
+    /// They follow the block in memory (CodeCache::insert): to reach them takes no load.
+    [[nodiscard]] Op* ops() { return reinterpret_cast<Op*>(this + 1); }
 };
 
 #if defined(NESTOR_TRAMPOLINE)

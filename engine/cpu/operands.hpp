@@ -27,14 +27,21 @@ using Signed = std::make_signed_t<T>;
 /// need more get the slow handler when they are emitted.
 enum class Ea : u8 { base, indexed };
 
+/// Without the displacement.
+template <Ea form>
+[[gnu::always_inline]] inline u64 fast_sum(const Cpu& cpu, const Op* op) {
+    if constexpr (form == Ea::indexed) {
+        return cpu.slot(op->base) + (cpu.slot(op->index) << (op->ea & ea::scale));
+    } else {
+        return cpu.slot(op->base);
+    }
+}
+[[gnu::always_inline]] inline u64 displaced(u64 sum, const Op* op) {
+    return sum + static_cast<u64>(static_cast<i64>(op->disp));
+}
 template <Ea form>
 [[gnu::always_inline]] inline u64 fast_address(const Cpu& cpu, const Op* op) {
-    const u64 address = cpu.slot(op->base) + static_cast<u64>(static_cast<i64>(op->disp));
-    if constexpr (form == Ea::indexed) {
-        return address + (cpu.slot(op->index) << (op->ea & ea::scale));
-    } else {
-        return address;
-    }
+    return displaced(fast_sum<form>(cpu, op), op);
 }
 [[gnu::always_inline]] inline bool is_general(const Op* op) { return (op->ea & ea::general) != 0; }
 
@@ -89,6 +96,17 @@ struct RegisterStep {
     static const Op* slow(Cpu& cpu, const Op* op) { return cpu.abandon(op); }
 };
 
+/// Where a Step has a memory operand, `run_at` does the work of `run` with an address that is known
+/// and the TLB entry in which its translation might be; any other entry does no harm.
+template <class Step, Ea address_form>
+struct MemoryStep {
+    static constexpr Ea form = address_form;
+    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
+        const u64 address = fast_address<form>(cpu, op);
+        return Step::run_at(cpu, op, address, cpu.tlb.at(address));
+    }
+};
+
 // Read: `void` or `bool` Body::run(cpu, op, T value); false: `event` holds the fault.
 
 template <class T, class Body>
@@ -113,11 +131,10 @@ template <class T, class Body>
     return cpu.load(op, v) && run_read<T, Body>(cpu, op, v);
 }
 template <class T, class Body, Ea form>
-struct ReadMem {
+struct ReadMem : MemoryStep<ReadMem<T, Body, form>, form> {
     static constexpr OpFn slow = whole<read_whole<T, Body>>;
-    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
-        const u64 address = fast_address<form>(cpu, op);
-        const TlbEntry& e = cpu.tlb.at(address);
+    [[gnu::always_inline]] static bool run_at(Cpu& cpu, const Op* op, u64 address,
+                                              const TlbEntry& e) {
         if (!e.reads(address, sizeof(T))) [[unlikely]] {
             return false;
         }
@@ -140,11 +157,10 @@ template <class T, class Body>
     return cpu.store<T>(op, Body::run(cpu, op));
 }
 template <class T, class Body, Ea form>
-struct WriteMem {
+struct WriteMem : MemoryStep<WriteMem<T, Body, form>, form> {
     static constexpr OpFn slow = whole<write_whole<T, Body>>;
-    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
-        const u64 address = fast_address<form>(cpu, op);
-        const TlbEntry& e = cpu.tlb.at(address);
+    [[gnu::always_inline]] static bool run_at(Cpu& cpu, const Op* op, u64 address,
+                                              const TlbEntry& e) {
         if (!e.writes(address, sizeof(T))) [[unlikely]] {
             return false;
         }
@@ -159,7 +175,8 @@ struct WriteMem {
 template <class T, class Body>
 struct ModifyReg : RegisterStep {
     [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
-        cpu.set_reg<T>(op->dst, Body::run(cpu, op, cpu.reg<T>(op->dst)));
+        const u8 dst = op->dst; // read once: a store to `cpu` might change it, for all GCC knows
+        cpu.set_reg<T>(dst, Body::run(cpu, op, cpu.reg<T>(dst)));
         return true;
     }
 };
@@ -179,11 +196,10 @@ template <class T, class Body>
     return true;
 }
 template <class T, class Body, Ea form>
-struct ModifyMem {
+struct ModifyMem : MemoryStep<ModifyMem<T, Body, form>, form> {
     static constexpr OpFn slow = whole<modify_whole<T, Body>>;
-    [[gnu::always_inline]] static bool run(Cpu& cpu, const Op* op) {
-        const u64 address = fast_address<form>(cpu, op);
-        const TlbEntry& e = cpu.tlb.at(address);
+    [[gnu::always_inline]] static bool run_at(Cpu& cpu, const Op* op, u64 address,
+                                              const TlbEntry& e) {
         if (!e.writes(address, sizeof(T)) || !e.reads(address, sizeof(T))) [[unlikely]] {
             return false;
         }
@@ -240,31 +256,15 @@ bool emit_modify(Emit& e, unsigned i) {
                         ModifyMem<T, Body, Ea::indexed>>(e, i, &Op::dst);
 }
 
-/// Calls f with a value of the unsigned type of `size` bytes.
-template <class F>
-bool by_size(unsigned size, F f) {
-    switch (size) {
-    case 1:
-        return f(u8{});
-    case 2:
-        return f(u16{});
-    case 4:
-        return f(u32{});
-    default:
-        return f(u64{});
-    }
-}
-/// Sizes 2, 4 and 8.
+/// Calls f with a value of the unsigned type of `size` bytes: 2, 4 or 8.
 template <class F>
 bool by_wide_size(unsigned size, F f) {
-    switch (size) {
-    case 2:
-        return f(u16{});
-    case 4:
-        return f(u32{});
-    default:
-        return f(u64{});
-    }
+    return size == 2 ? f(u16{}) : size == 4 ? f(u32{}) : f(u64{});
+}
+/// Likewise, and 1.
+template <class F>
+bool by_size(unsigned size, F f) {
+    return size == 1 ? f(u8{}) : by_wide_size(size, f);
 }
 /// Calls f with a compile-time bool.
 template <class F>

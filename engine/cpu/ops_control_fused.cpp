@@ -87,33 +87,34 @@ const Op* fused(Cpu& cpu, const Op* op) {
         memory = host_load<T>(e.host(linear));
     }
     const T imm = static_cast<T>(op->imm);
+    const u8 dst = op->dst;
     T a;
     T b;
     if constexpr (form == Form::reg_reg) {
         a = cpu.reg<T>(op->src);
-        b = cpu.reg<T>(op->dst);
+        b = cpu.reg<T>(dst);
     } else if constexpr (form == Form::reg_imm) {
         a = cpu.reg<T>(op->src);
         b = imm;
     } else if constexpr (form == Form::mem_reg) {
         a = memory;
-        b = cpu.reg<T>(op->dst);
+        b = cpu.reg<T>(dst);
     } else if constexpr (form == Form::mem_imm) {
         a = memory;
         b = imm;
     } else if constexpr (form == Form::reg_mem) {
-        a = cpu.reg<T>(op->dst);
+        a = cpu.reg<T>(dst);
         b = memory;
     } else if constexpr (form == Form::to_reg) {
-        a = cpu.reg<T>(op->dst);
+        a = cpu.reg<T>(dst);
         b = cpu.reg<T>(op->src);
     } else {
-        a = cpu.reg<T>(op->dst);
+        a = cpu.reg<T>(dst);
         b = imm;
     }
     const T r = alu<operation, T, true>(cpu, a, b);
     if constexpr (form == Form::to_reg || form == Form::to_imm) {
-        cpu.set_reg<T>(op->dst, r);
+        cpu.set_reg<T>(dst, r);
     }
     return jump_if(cpu, op + 1, known_condition<operation, cc>(a, b, r));
 }

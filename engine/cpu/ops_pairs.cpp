@@ -26,6 +26,39 @@ const Op* both(Cpu& cpu, const Op* op) {
     return next(cpu, op);
 }
 
+/// Two memory operands that differ in the displacement only, as fields and stack slots do: one sum
+/// and, in one page, one TLB entry.
+template <class First, class Second>
+const Op* neighbours(Cpu& cpu, const Op* op) {
+    const u64 sum = fast_sum<First::form>(cpu, op);
+    const u64 address = displaced(sum, op);
+    const TlbEntry& e = cpu.tlb.at(address);
+    if (!First::run_at(cpu, op, address, e)) [[unlikely]] {
+        return First::slow(cpu, op);
+    }
+    ++op;
+    if (!Second::run_at(cpu, op, displaced(sum, op), e)) [[unlikely]] {
+        return jump_to(cpu, op);
+    }
+    return next(cpu, op);
+}
+template <class Step>
+concept HasMemory = requires { Step::form; };
+template <class Step>
+constexpr bool loads = false;
+template <class T, class Body, Ea form>
+constexpr bool loads<ReadMem<T, Body, form>> = true;
+
+template <class First, class Second>
+constexpr OpFn neighbours_of() {
+    if constexpr (HasMemory<First> && HasMemory<Second>) {
+        if constexpr (First::form == Second::form) {
+            return neighbours<First, Second>;
+        }
+    }
+    return nullptr;
+}
+
 template <class T>
 using Copy = WriteReg<T, StoreReg<T>>;
 
@@ -44,7 +77,8 @@ struct ChangesCopy {
     static const Op* run(Cpu& cpu, const Op* op) {
         const Operand v = cpu.reg<Operand>(op->src);
         ++op;
-        cpu.set_reg<Operand>(op->dst, Body::run(cpu, op, v));
+        const u8 dst = op->dst;
+        cpu.set_reg<Operand>(dst, Body::run(cpu, op, v));
         return next(cpu, op);
     }
 };
@@ -61,11 +95,16 @@ struct Changes<ModifyReg<T, ByImm<kind, T, flags>>> : ChangesCopy<T, ByImm<kind,
 /// Handlers of `First` and each of the Steps behind it.
 template <class First, class... Steps>
 constexpr std::array<OpFn, sizeof...(Steps)> followed_by{both<First, Steps>...};
+/// Likewise where the second has the same sum; null where there is no such pair.
+template <class First, class... Steps>
+constexpr std::array<OpFn, sizeof...(Steps)> beside{neighbours_of<First, Steps>()...};
 
 /// One of the frequent instructions.
 struct Known {
     OpFn alone;
     const OpFn* then;         ///< with each of the others behind it, in their order
+    const OpFn* beside;       ///< likewise, as neighbours
+    bool loads;               ///< from memory into op->dst
     OpFn on_copy32 = nullptr; ///< behind a Copy of that size to the same register
     OpFn on_copy64 = nullptr;
     bool reads_source = false; ///< then op->src must not be that register
@@ -73,7 +112,8 @@ struct Known {
 
 template <class Step, class... All>
 constexpr Known known() {
-    Known k{handler<Step>, followed_by<Step, All...>.data()};
+    Known k{handler<Step>, followed_by<Step, All...>.data(), beside<Step, All...>.data(),
+            loads<Step>};
     if constexpr (Changes<Step>::a_copy) {
         constexpr bool wide = sizeof(typename Changes<Step>::Size) == 8;
         (wide ? k.on_copy64 : k.on_copy32) = Changes<Step>::run;
@@ -116,6 +156,13 @@ const Known* find(OpFn alone) {
     return k == frequent.end() ? nullptr : k;
 }
 
+/// Whether the memory operands of two Ops differ in the displacement only, when the second runs.
+bool same_sum(const Known& a, const Op& first, const Op& second) {
+    const u8 written = Cpu::gpr_slot(first.dst / 8u);
+    return first.base == second.base && first.index == second.index && first.ea == second.ea &&
+           !(a.loads && (written == first.base || written == first.index));
+}
+
 /// The handler that does two Ops that follow each other, or null.
 OpFn both_of(const Op& first, const Op& second) {
     const Known* a = find(first.fn);
@@ -131,7 +178,11 @@ OpFn both_of(const Op& first, const Op& second) {
             return on_copy;
         }
     }
-    return a->then[b - frequent.begin()];
+    const auto n = b - frequent.begin();
+    if (a->beside[n] != nullptr && same_sum(*a, first, second)) {
+        return a->beside[n];
+    }
+    return a->then[n];
 }
 
 } // namespace

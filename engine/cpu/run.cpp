@@ -174,7 +174,7 @@ Cpu::Stop Cpu::loop() {
             continue;
         }
         Block* b = find_block(exact);
-        if (b != nullptr && !exact && i64{b->n} > budget) {
+        if (b != nullptr && !exact && b->n > budget) {
             exact = true;
             b = find_block(true);
         }
@@ -232,14 +232,14 @@ void Cpu::execute(Block* b, u64 cut) {
         deferred += budget - static_cast<i64>(cut);
         budget = static_cast<i64>(cut);
         if (patched) {
-            kept = b->ops[cut].fn;
-            b->ops[cut].fn = op_cut;
+            kept = b->ops()[cut].fn;
+            b->ops()[cut].fn = op_cut;
         }
     }
     block = b;
     outcome = Outcome::resume;
     budget -= b->n;
-    const Op* op = b->ops;
+    const Op* op = b->ops();
 #if defined(NESTOR_TRAMPOLINE)
     while (op != nullptr) {
         op = op->fn(*this, op);
@@ -248,7 +248,7 @@ void Cpu::execute(Block* b, u64 cut) {
     op->fn(*this, op);
 #endif
     if (patched && b->n != Block::dead) {
-        b->ops[cut].fn = kept;
+        b->ops()[cut].fn = kept;
     }
 }
 

@@ -165,5 +165,54 @@ TEST_F(Pairs, StopAtTheSecondWhenTheFirstOverwritesIt) {
     EXPECT_EQ(cpu.s.rip, code + 7);
 }
 
+// Memory operands with one sum: [rbx] and [rbx + displacement].
+
+class Neighbours : public Pairs {
+protected:
+    static constexpr u64 linear = u64{4} << 20; ///< two pages, mapped to frames that do not adjoin
+    static constexpr u64 first = data, second = data + 0x5000;
+
+    void map(bool second_too) {
+        long_mode();
+        write(tables + 0x2010, tables + 0x3007);
+        write(tables + 0x3000, first | 7);
+        write(tables + 0x3008, second_too ? second | 7 : 0);
+        write(first, u64{1});
+        write(second, u64{2});
+        cpu.s.gpr[3] = linear;
+        cpu.rehydrate();
+    }
+};
+
+TEST_F(Neighbours, MayLieInAnotherPage) {
+    map(true);
+    // mov esi, 3; mov rcx, [rbx]; mov rdx, [rbx + 0x1000]; dec esi; jnz to the first mov; hlt
+    execute({0xbe, 3,    0,    0,    0,    0x48, 0x8b, 0x0b, 0x48, 0x8b,
+             0x93, 0x00, 0x10, 0x00, 0x00, 0xff, 0xce, 0x75, 0xf2, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[1], 1u);
+    EXPECT_EQ(cpu.s.gpr[2], 2u);
+}
+
+TEST_F(Neighbours, FaultAlone) {
+    map(false);
+    // mov rcx, [rbx]; xor ecx, ecx; nop; mov rcx, [rbx]; mov [rbx + 0x1000], rdx
+    execute({0x48, 0x8b, 0x0b, 0x31, 0xc9, 0x90, 0x48, 0x8b, 0x0b, 0x48, 0x89, 0x93, 0x00, 0x10,
+             0x00, 0x00, 0xf4});
+    EXPECT_EQ(reached(), 14);
+    EXPECT_EQ(cpu.s.cr2, linear + page_size);
+    EXPECT_EQ(cpu.s.gpr[1], 1u);
+    EXPECT_EQ(read<u64>(rsp() + 8), code + 9);
+}
+
+TEST_F(Neighbours, SeeTheBaseThatTheFirstLoads) {
+    map(true);
+    write(first, u64{linear + 0x100});
+    write(first + 8, u64{55});
+    write(first + 0x108, u64{77});
+    // mov rcx, [rbx]; nop; mov rbx, [rbx]; mov rcx, [rbx + 8]
+    execute({0x48, 0x8b, 0x0b, 0x90, 0x48, 0x8b, 0x1b, 0x48, 0x8b, 0x4b, 0x08, 0xf4});
+    EXPECT_EQ(cpu.s.gpr[1], 77u);
+}
+
 } // namespace
 } // namespace nestor::cpu
