@@ -94,15 +94,13 @@ struct Cpu {
   # Pending debug exceptions, as the VMCS field has them (SDM 3C table 25-4).
   monitorArmed @40 :Bool;
   monitorAddress @41 :UInt64 $A.hex;
-  # Guest-physical line that MONITOR watches.
+  # Guest-physical line that MONITOR watches. Armed and halted is waiting in MWAIT.
   random @42 :List(UInt64) $A.fixed(4) $A.hex;
   # Generator behind RDRAND and RDSEED (xoshiro256++), seeded by an input.
   retired @43 :UInt64;
   # Instructions this vCPU retired since reset: what its performance counters are made from.
   smbase @44 :UInt32 = 0x30000 $A.hex;
-  monitorLine @45 :Data $A.fixed(64);
-  # Content of the line under MONITOR when it was armed: MWAIT ends when it differs.
-  pauseFirst @46 :UInt64 $A.unit("TSC cycles");
-  pauseLast @47 :UInt64 $A.unit("TSC cycles");
+  pauseFirst @45 :UInt64 $A.unit("TSC cycles");
+  pauseLast @46 :UInt64 $A.unit("TSC cycles");
   # First and most recent PAUSE of the loop that PAUSE-loop exiting watches (SDM 3C 26.1.3).
 }

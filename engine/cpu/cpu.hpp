@@ -111,6 +111,11 @@ public:
     void inject(const Event& event);
     [[nodiscard]] bool injecting() const { return injected.has_value(); }
 
+    /// MONITOR: the line of a guest-physical address is watched. Any write to it clears
+    /// s.monitor_armed and, where MWAIT waits, makes the processor active.
+    void monitor(u64 address);
+    static constexpr u64 monitor_line = 64;
+
     /// RFLAGS.IF set and no STI, MOV SS blocking: a maskable interrupt could be delivered now.
     [[nodiscard]] bool interruptible() const;
     /// No NMI, MOV SS blocking: an NMI could be delivered now.

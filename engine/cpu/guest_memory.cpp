@@ -126,7 +126,8 @@ MemoryStatus GuestMemory::prepare_write_slow(Gpa address, const u8* data, unsign
     if ((state & page_state::cow) != 0) {
         return MemoryStatus::copy_needed;
     }
-    if ((state & (page_state::code | page_state::walked)) != 0 && watcher_ != nullptr) {
+    constexpr u8 told = page_state::code | page_state::walked | page_state::watched;
+    if ((state & told) != 0 && watcher_ != nullptr) {
         watcher_->before_write(address, data, size);
     }
     *page.state &= static_cast<u8>(~page_state::clean);

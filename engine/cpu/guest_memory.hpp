@@ -13,11 +13,12 @@ namespace nestor::cpu {
 
 /// Bits of a page's state byte.
 namespace page_state {
-inline constexpr u8 absent = 1; ///< content not loaded yet
-inline constexpr u8 clean = 2;  ///< not written since the last save
-inline constexpr u8 code = 4;   ///< decoded blocks were made from it
-inline constexpr u8 walked = 8; ///< a cached walk read an entry of it
-inline constexpr u8 cow = 16;   ///< a live save has to copy it before it changes
+inline constexpr u8 absent = 1;   ///< content not loaded yet
+inline constexpr u8 clean = 2;    ///< not written since the last save
+inline constexpr u8 code = 4;     ///< decoded blocks were made from it
+inline constexpr u8 walked = 8;   ///< a cached walk read an entry of it
+inline constexpr u8 cow = 16;     ///< a live save has to copy it before it changes
+inline constexpr u8 watched = 32; ///< MONITOR watches a line of it
 } // namespace page_state
 
 /// What stands in the way of an access. `ok` means that the access was done.
@@ -43,7 +44,7 @@ public:
         u8* state = nullptr; ///< one byte per page, owned by the caller; all zero is "plain RAM"
     };
 
-    /// Told before the content of a page with `code` or `walked` set changes.
+    /// Told before a page with `code`, `walked` or `watched` set is written.
     class Watcher {
     public:
         virtual ~Watcher() = default;

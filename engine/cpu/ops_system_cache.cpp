@@ -112,8 +112,8 @@ const Op* op_pause(Cpu& cpu, const Op* op) {
     return cpu.leave(op);
 }
 
-/// L0 keeps the line's content, so it takes part even where no control asks for an exit: then, and
-/// for its own guest, the address is found first and guest_physical names it.
+/// L0 does the waiting, so it takes part even where no control asks for an exit: then, and for its
+/// own guest, the address is found first and guest_physical names it.
 const Op* op_monitor(Cpu& cpu, const Op* op) {
     if (cpu.cpl != 0) {
         return cpu.raise(op, Exception::ud);
@@ -141,8 +141,7 @@ const Op* op_monitor(Cpu& cpu, const Op* op) {
         cpu.exit.assist = !asked;
         return nullptr;
     }
-    cpu.s.monitor_armed = true;
-    cpu.s.monitor_address = t.physical & ~u64{63};
+    cpu.monitor(t.physical);
     return op;
 }
 

@@ -124,6 +124,38 @@ void Package::before_write(Gpa address, const u8* data, unsigned size) {
     if ((*page.state & page_state::code) != 0 && !code_->invalidate(address.value(), size)) {
         *page.state &= static_cast<u8>(~page_state::code);
     }
+    if ((*page.state & page_state::watched) != 0) {
+        disarm(address, size);
+    }
+}
+
+void Package::watch(Gfn page) {
+    if (memory_.page(page).host != nullptr) {
+        memory_.set_state(page, page_state::watched);
+    }
+}
+
+/// The trigger of MONITOR (SDM 3A 9.10.4): it does not matter who writes or what.
+void Package::disarm(Gpa address, unsigned size) {
+    const u64 first = address.value();
+    bool others = false;
+    for (Cpu* cpu : cpus_) {
+        state::Cpu& s = cpu->s;
+        if (!s.monitor_armed || s.monitor_address >> page_shift != first >> page_shift) {
+            continue;
+        }
+        if (s.monitor_address + Cpu::monitor_line <= first || first + size <= s.monitor_address) {
+            others = true;
+            continue;
+        }
+        s.monitor_armed = false;
+        if (s.activity == state::ActivityState::hlt) {
+            s.activity = state::ActivityState::active;
+        }
+    }
+    if (!others) {
+        *memory_.page(gfn_of(address)).state &= static_cast<u8>(~page_state::watched);
+    }
 }
 
 void Package::table_changes(Gpa address, const u8* data, unsigned size) {

@@ -81,6 +81,8 @@ private:
     void before_write(Gpa address, const u8* data, unsigned size) override;
     void drop_fast_paths(Gfn page) override;
     void drop_all_fast_paths() override;
+    void watch(Gfn page);
+    void disarm(Gpa address, unsigned size);
     void table_changes(Gpa address, const u8* data, unsigned size);
     void entry_changed(const TablePage& table, unsigned index);
 

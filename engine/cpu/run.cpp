@@ -48,6 +48,15 @@ void Cpu::rehydrate() {
     flush_all_translations();
     transition();
     forget_jumps();
+    if (s.monitor_armed) {
+        monitor(s.monitor_address);
+    }
+}
+
+void Cpu::monitor(u64 address) {
+    s.monitor_armed = true;
+    s.monitor_address = align_down(address, monitor_line);
+    package.watch(gfn_of(Gpa(address)));
 }
 
 void Cpu::transition() {

@@ -49,6 +49,7 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
     case ExitReason::hlt:
         complete_exit();
         cpu.s.activity = state::ActivityState::hlt;
+        cpu.s.monitor_armed = false;
         break;
     case ExitReason::monitor:
         emulate_monitor();
@@ -203,21 +204,18 @@ void Vcpu::Impl::emulate_cr_access() {
     complete_exit();
 }
 
-// SDM 2B, MONITOR: ECX must be 0. The line's content is kept, so that MWAIT can tell whether it
-// changed; a store of the same value does not end the wait.
+// SDM 2B, MONITOR: ECX must be 0.
 void Vcpu::Impl::emulate_monitor() {
     if (cpu.gpr(Gpr::rcx) != 0) {
         raise(Exception::gp);
         return;
     }
-    cpu.s.monitor_address = align_down(cpu.exit.guest_physical, cpu.s.monitor_line.size());
-    const auto status =
-        config.package->memory().read(Gpa(cpu.s.monitor_address), cpu.s.monitor_line);
-    cpu.s.monitor_armed = status == cpu::MemoryStatus::ok;
+    cpu.monitor(cpu.exit.guest_physical);
     complete_exit();
 }
 
-// SDM 2B, MWAIT: ECX bit 0 (interrupts end the wait although masked) is the only extension.
+// SDM 2B, MWAIT: ECX bit 0 (interrupts end the wait although masked) is the only extension. A
+// processor that halts with its monitor armed is one that waits here.
 void Vcpu::Impl::emulate_mwait() {
     if ((cpu.gpr(Gpr::rcx) & ~u64{1}) != 0) {
         raise(Exception::gp);

@@ -296,17 +296,6 @@ bool Vcpu::l2_active() const { return impl_->nested.s.guest_mode; }
 
 bool Vcpu::runnable() const { return impl_->wakes(); }
 
-std::optional<Gfn> Vcpu::wanted_page() const {
-    const state::Cpu& s = impl_->cpu.s;
-    const Gfn line = gfn_of(Gpa(s.monitor_address));
-    if (s.activity != ActivityState::hlt || !s.monitor_armed) {
-        return std::nullopt;
-    }
-    const auto page = impl_->config.package->memory().page(line);
-    const bool absent = page.host != nullptr && (*page.state & cpu::page_state::absent) != 0;
-    return absent ? std::optional(line) : std::nullopt;
-}
-
 Ticks Vcpu::next_deadline() const { return Ticks(impl_->next_deadline()); }
 
 bool Vcpu::accepts(const InterruptMessage& message, VcpuIndex from) const {

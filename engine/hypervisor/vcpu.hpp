@@ -70,10 +70,6 @@ public:
     /// Whether run() would do something other than return Halted or WaitingForSipi.
     [[nodiscard]] bool runnable() const;
 
-    /// An absent page that runnable() depends on: the line that MWAIT watches, after a lazy
-    /// restore. Fill it before asking runnable(), or the vCPU wakes without a reason.
-    [[nodiscard]] std::optional<Gfn> wanted_page() const;
-
     /// The tick of the next event of this vCPU's own timers; max when there is none.
     [[nodiscard]] Ticks next_deadline() const;
 

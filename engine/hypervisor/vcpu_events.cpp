@@ -42,19 +42,12 @@ bool Vcpu::Impl::wakes() const {
     return smi_or_init || (events.nmi_count > 0 && !cpu.s.blocking_by_nmi) || halt_ends();
 }
 
-/// What ends HLT or MWAIT at whichever level is active, besides SMI, INIT and NMI.
+/// What ends HLT or MWAIT at whichever level is active, besides SMI, INIT, NMI and a write to the
+/// line that MWAIT watches (cpu::Cpu::monitor).
 bool Vcpu::Impl::halt_ends() const {
     const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
-    if (cpu.injecting() || cpu.s.pending_debug != 0 ||
-        (enabled && (lapic.deliverable() || pic_waits()))) {
-        return true;
-    }
-    if (cpu.s.monitor_armed) {
-        std::array<u8, 64> now{};
-        const auto status = config.package->memory().read(Gpa(cpu.s.monitor_address), now);
-        return status != cpu::MemoryStatus::ok || now != cpu.s.monitor_line;
-    }
-    return false;
+    return cpu.injecting() || cpu.s.pending_debug != 0 ||
+           (enabled && (lapic.deliverable() || pic_waits()));
 }
 
 /// INIT is blocked in VMX root operation (SDM 3C 24.8).

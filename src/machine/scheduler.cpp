@@ -47,9 +47,6 @@ Stop Machine::Impl::run(const RunLimits& limits) {
     l2_found = false;
     for (const auto& vcpu : vcpus) {
         vcpu->stop_at_l2(limits.until_l2);
-        if (const auto page = vcpu->wanted_page()) {
-            return {.kind = Stop::Kind::page_needed, .page = *page};
-        }
     }
     for (;;) {
         if (!completing) {

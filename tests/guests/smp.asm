@@ -1,5 +1,5 @@
 ; Four processors: INIT and SIPI, IPIs in every form, locked operations, code modified across processors,
-; TLB shootdown, INIT of a running processor.
+; TLB shootdown, MWAIT and stores, INIT of a running processor.
 %include "common.inc"
 %include "irq.inc"
 %include "smp.inc"
@@ -13,6 +13,8 @@ plain: dd 0
 flag: dd 0
 answer: dd 0
 rounds: dd 0
+align 64
+watched: times 64 db 0
 
 main:
     call apic_enable
@@ -40,6 +42,7 @@ main:
     call locked
     call modified_code
     call shootdown
+    call monitored
     call init_again
     jmp finish
 
@@ -345,6 +348,28 @@ shootdown:
     apic_write APIC_ICR, 0x4051
     await_work 3
     check32 "tlb.shootdown", [plain], 0x2222
+    ret
+
+; ------------------------------------------------------------------------------------------------ MWAIT
+wait_for_store:                 ; on an AP
+    lea rax, [watched]
+    xor ecx, ecx
+    xor edx, edx
+    monitor
+    mov dword [answer], 1
+    xor eax, eax
+    mwait
+    mov dword [answer], 2
+    ret
+monitored:
+    mov dword [answer], 0
+    give_work 1, wait_for_store
+    wait_for answer, 50000000, 1
+    call settle
+    mov dword [watched + 60], 0    ; what it holds already
+    wait_for answer, 50000000, 2
+    check32 "mwait.ends_at_a_store_of_the_same_value", [answer], 2
+    await_work 1
     ret
 
 ; A halted processor and a spinning one are reset by INIT and answer nothing until the SIPI.

@@ -80,6 +80,24 @@ const Image echo{0xba, 0xfd, 0x03, 0x00, 0x00, // wait: mov edx, 0x3fd
 const Image ticking_halt{0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x00, 0xe6,
                          0x40, 0xe6, 0x40, 0xf4, 0xeb, 0xfd};
 
+// Watches the line at 0x200000, perhaps stores to it, waits, and prints '!':
+Image waiter(const Image& between = {}) {
+    Image code{0xfb,                         // sti
+               0xb8, 0x00, 0x00, 0x20, 0x00, // mov eax, 0x200000
+               0x31, 0xc9, 0x31, 0xd2,       // xor ecx, ecx; xor edx, edx
+               0x0f, 0x01, 0xc8,             // monitor
+               0x31, 0xc0};                  // xor eax, eax
+    code.insert(code.end(), between.begin(), between.end());
+    const Image rest{
+        0x0f, 0x01, 0xc9,                   // mwait
+        0xba, 0xf8, 0x03, 0x00, 0x00,       // mov edx, 0x3f8
+        0xb0, '!',  0xee, 0xf4, 0xeb, 0xfd, // mov al, '!'; out dx, al; hlt; jmp hlt
+    };
+    code.insert(code.end(), rest.begin(), rest.end());
+    return code;
+}
+const Image store_zero{0xc6, 0x05, 0x3f, 0x00, 0x20, 0x00, 0x00}; // mov byte [0x20003f], 0
+
 TEST(MachineTest, StopsAtExactlyTheCountAskedFor) {
     auto machine = booted(spin);
     for (const u64 count : {u64{1}, u64{2}, u64{19999}, u64{20000}, u64{20001}, u64{1000003}}) {
@@ -183,6 +201,47 @@ TEST(MachineTest, HaltWithInterruptsOnWaitsForInput) {
     const Stop stop = machine->run({});
     EXPECT_EQ(stop.kind, Stop::Kind::idle);
     EXPECT_EQ(stop.next_deadline, Ticks(std::numeric_limits<u64>::max()));
+}
+
+TEST(MachineTest, AWriteOfTheSameValueEndsMwait) {
+    auto machine = booted(waiter());
+    EXPECT_EQ(machine->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*machine), "");
+    ASSERT_EQ(machine->memory().write(Gpa(0x20003f), Image{0}), cpu::MemoryStatus::ok);
+    EXPECT_EQ(machine->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*machine), "!");
+}
+
+TEST(MachineTest, AWriteBesideTheLineDoesNotEndMwait) {
+    auto machine = booted(waiter());
+    EXPECT_EQ(machine->run({}).kind, Stop::Kind::idle);
+    for (const u64 address : {u64{0x200040}, u64{0x1fffff}, u64{0x201000}}) {
+        ASSERT_EQ(machine->memory().write(Gpa(address), Image{1}), cpu::MemoryStatus::ok);
+    }
+    EXPECT_EQ(machine->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*machine), "");
+}
+
+TEST(MachineTest, AStoreBeforeMwaitLeavesNothingToWaitFor) {
+    auto machine = booted(waiter(store_zero));
+    EXPECT_EQ(machine->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*machine), "!");
+}
+
+TEST(MachineTest, ALoadedMachineGoesOnWaitingInMwait) {
+    auto one = booted(waiter());
+    EXPECT_EQ(one->run({}).kind, Stop::Kind::idle);
+    auto two = fresh();
+    for (const auto& region : one->memory().regions()) {
+        const std::span<const u8> bytes(region.host, region.size);
+        ASSERT_EQ(two->memory().write(region.start, bytes), cpu::MemoryStatus::ok);
+    }
+    ASSERT_TRUE(two->load_units(one->units()).has_value());
+    EXPECT_EQ(two->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*two), "");
+    ASSERT_EQ(two->memory().write(Gpa(0x200000), Image{0}), cpu::MemoryStatus::ok);
+    EXPECT_EQ(two->run({}).kind, Stop::Kind::idle);
+    EXPECT_EQ(output(*two), "!");
 }
 
 TEST(MachineTest, StopsWhenIdleWithTheNextDeadline) {
