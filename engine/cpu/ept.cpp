@@ -269,6 +269,11 @@ bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTra
     return request.through(e, out);
 }
 
+void take_back_ve(Cpu& cpu) {
+    constexpr u32 free = 0;
+    static_cast<void>(write_structure(cpu, cpu.controls.ve_information + 4, &free, sizeof free));
+}
+
 bool read_table_entry(Cpu& cpu, u64 address, unsigned size, TableEntry& out) {
     out.address = address;
     const auto page = cpu.package.memory().page(gfn_of(Gpa(address)));

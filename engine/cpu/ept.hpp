@@ -46,5 +46,8 @@ inline bool ept_accessed_dirty(const Cpu& cpu) { return (cpu.controls.eptp & bit
 /// page-modification log. False: outcome is vm_exit (violation, misconfiguration, log full), fault
 /// (#VE), page_needed or copy_needed. Cost: up to four reads of L1's memory.
 bool ept_translate(Cpu& cpu, u64 guest_physical, const EptAccess& access, EptTranslation& out);
+/// The delivery of a #VE was abandoned, and its violation will be met again: frees the information
+/// area that said so.
+void take_back_ve(Cpu& cpu);
 
 } // namespace nestor::cpu

@@ -5,6 +5,7 @@
 // is committed until the whole frame is known to fit; a page that is missing leaves CR2 and DR6 too
 // as they were, so that the delivery can start again. A fault inside a delivery that is already
 // part of a VM entry's injection is subject to the exception bitmap, the injected event is not.
+#include "engine/cpu/ept.hpp"
 #include "engine/cpu/injection.hpp"
 #include "engine/cpu/system.hpp"
 
@@ -182,6 +183,12 @@ bool Cpu::deliver(const Event& first) {
         s.dr6 = old_dr6;
         s.dr7 = old_dr7;
         s.debugctl = old_debugctl;
+        if (first.type == EventType::hardware_exception && !by_entry &&
+            first.vector == static_cast<u8>(Exception::ve)) {
+            const Outcome why = outcome;
+            take_back_ve(*this);
+            outcome = why;
+        }
     }
     delivering.reset();
     nmi_unblocked = false;

@@ -310,6 +310,19 @@ TEST_F(EptTest, ConvertibleViolationIsAnException) {
     EXPECT_EQ(read<u16>(ve_area + 32), 3u);
 }
 
+TEST_F(EptTest, AVeWhoseFrameWaitsForAPageIsMetAgain) {
+    proc2(proc2_control::ept_violation_ve);
+    map_data(0);
+    memory_.set_state(gfn_of(Gpa(stack_top - 8)), page_state::absent);
+    run_guest({0x8a, 0x18});
+    EXPECT_EQ(stop, Cpu::Stop::page_needed);
+    EXPECT_EQ(read<u32>(ve_area + 4), 0u);
+    state_[(stack_top - 8) >> page_shift] = 0;
+    stop = cpu.run(0, 100);
+    EXPECT_EQ(reached(), 20);
+    EXPECT_EQ(read<u32>(ve_area + 4), 0xffffffffu);
+}
+
 TEST_F(EptTest, BusyInformationAreaMeansAnExit) {
     proc2(proc2_control::ept_violation_ve);
     map_data(0);
