@@ -28,6 +28,20 @@ enum Ending {
   tripleFault @4;
 }
 
+struct ApicvInhibits {
+  # Why the local APICs of L1 are not virtualized by the silicon: any of these, for every vCPU. No
+  # guest can see it, except that blocked interrupts do not come.
+  disabled @0 :Bool $A.policy("an option of whoever runs the machine");
+  blockIrq @1 :Bool;
+  # NMIs, SMIs and interrupts wait: for debugging.
+  physicalIdAliased @2 :Bool $A.policy("how L1 is run, not what it is");
+  # Two enabled APICs have the same ID.
+  apicIdModified @3 :Bool $A.policy("how L1 is run, not what it is");
+  # An APIC has, or had, another ID than at reset.
+  apicBaseModified @4 :Bool $A.policy("how L1 is run, not what it is");
+  # An enabled APIC lies, or lay, elsewhere than at reset.
+}
+
 struct Machine $A.rank(1) {
   count @0 :UInt64 $A.unit("instructions");
   # Machine-wide position.
@@ -41,4 +55,5 @@ struct Machine $A.rank(1) {
   ending @5 :Ending;
   exitStatus @6 :UInt8;
   # With debugExit.
+  inhibits @7 :ApicvInhibits;
 }

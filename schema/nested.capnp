@@ -15,6 +15,23 @@ struct SmmNested {
   guestMode @1 :Bool;
 }
 
+struct NestedPending {
+  # What L0 wants changed in vmcs01 while vmcs02 is the current VMCS. Carried out at the exit to L1,
+  # in this order, when vmcs01 is current again and before an interrupt is acknowledged.
+  tprThreshold @0 :UInt8 = 0xff;
+  # The threshold's new value; all ones when it stays.
+  virtualApicMode @1 :Bool;
+  # L1's local APIC was disabled, enabled or changed between xAPIC and x2APIC mode.
+  dirtyLogging @2 :Bool;
+  # Page-modification logging was switched on or off.
+  apicAccessReload @3 :Bool;
+  # L1's local APIC moved.
+  apicvUpdate @4 :Bool;
+  # An inhibit of APICv came or went.
+  isrRefresh @5 :Bool;
+  # The vector in service changed: SVI.
+}
+
 struct Nested {
   vmxon @0 :Bool;
   # VMX operation: between VMXON and VMXOFF.
@@ -32,4 +49,5 @@ struct Nested {
   smm @7 :SmmNested;
   runPending @8 :Bool;
   # L2 was entered, and what VM entry leaves to the first boundary is still to come (SDM 3C 27.7).
+  pending @9 :NestedPending $A.policy("how L1 is run, not what it is");
 }

@@ -89,6 +89,12 @@ struct CpuModel {
   # What the guest sees: fixed before the first run.
 }
 
+struct Vmcs01 {
+  controls @0 :Vmcs $A.policy("how L1 is run, not what it is");
+  # Control fields as last written: stale while an update is pending (nested.pending). RVI and SVI
+  # are there; the rest of the guest area is not used, because registers are in the unit `cpu`.
+}
+
 struct Vcpu {
   # One vCPU's state units. They are saved one by one, as vcpu[n].cpu and so on, and may be loaded
   # in any order.
@@ -99,7 +105,6 @@ struct Vcpu {
   events @3 :PendingEvents;
   msrs @4 :Msrs;
   pmu @5 :Pmu;
-  vmcs01 @6 :Vmcs;
-  # Control fields as last written.
+  vmcs01 @6 :Vmcs01;
   nested @7 :Nested;
 }

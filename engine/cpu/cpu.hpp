@@ -405,8 +405,9 @@ public:
         const i64 left = budget + deferred + (op != nullptr ? i64{block->count} - op->number : 0);
         return start_count_ + limit_ - static_cast<u64>(left);
     }
-    [[nodiscard]] u64 ticks_at(const Op* op) const {
-        const u64 elapsed = count_at(op) - clock.count;
+    [[nodiscard]] u64 ticks_at(const Op* op) const { return ticks_of(count_at(op)); }
+    [[nodiscard]] u64 ticks_of(u64 count) const {
+        const u64 elapsed = count - clock.count;
         if (clock.numerator == 1 && clock.denominator == 1) {
             return clock.ticks + elapsed;
         }

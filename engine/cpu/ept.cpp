@@ -317,6 +317,7 @@ bool set_entry_bits(Cpu& cpu, TableEntry& entry, u64 set, unsigned size) {
                                            size, page);
         *entry.state |= static_cast<u8>(state & page_state::walked);
     }
+    log_own_write(cpu, entry.address, *entry.state);
     *entry.state &= static_cast<u8>(~page_state::clean);
     std::memcpy(entry.host, &value, size);
     entry.value = value;

@@ -149,6 +149,11 @@ void virtualize_eoi(Cpu& cpu) {
 
 void virtualize_self_ipi(Cpu& cpu, u8 vector) {
     set_vector(cpu, vapic::irr, vector, true);
+    if (cpu.controls.assisted) {
+        // SDM 3A 11.8.4: an edge clears TMR. A processor leaves that to who does not see the IPI.
+        set_vector(cpu, vapic::tmr, vector, false);
+        cpu.controls.eoi_exit_bitmap[vector >> 6] &= ~(u64{1} << (vector & 63));
+    }
     set_status(cpu, std::max(rvi(cpu), vector), svi(cpu));
     evaluate(cpu);
 }
@@ -285,9 +290,12 @@ u8 take_virtual_interrupt(Cpu& cpu) {
 
 bool process_posted_interrupts(Cpu& cpu) {
     const u64 descriptor = cpu.controls.posted_interrupt_descriptor;
+    u32* const own = cpu.controls.own_posted;
     std::array<u32, 9> words{}; // PIR, then the word with ON (SDM 3C table 30-1)
-    if (!virtual_apic_ready(cpu) || !structure_writable(cpu, descriptor) ||
-        !read_structure(cpu, descriptor, words.data(), sizeof words)) {
+    if (own != nullptr) {
+        std::copy_n(own, words.size(), words.begin());
+    } else if (!virtual_apic_ready(cpu) || !structure_writable(cpu, descriptor) ||
+               !read_structure(cpu, descriptor, words.data(), sizeof words)) {
         return false;
     }
     u8 top = 0;
@@ -301,10 +309,20 @@ bool process_posted_interrupts(Cpu& cpu) {
         words[i] = 0;
     }
     words[8] &= ~u32{1};
-    write_structure(cpu, descriptor, words.data(), sizeof words);
+    if (own != nullptr) {
+        std::copy(words.begin(), words.end(), own);
+    } else {
+        write_structure(cpu, descriptor, words.data(), sizeof words);
+    }
     set_status(cpu, std::max(rvi(cpu), top), svi(cpu));
     evaluate(cpu);
     return true;
+}
+
+bool take_notification(Cpu& cpu, u8 vector) {
+    const Controls& c = cpu.controls;
+    return c.own_posted != nullptr && (c.pin & pin_control::process_posted_interrupts) != 0 &&
+           c.notification_vector == vector && process_posted_interrupts(cpu);
 }
 
 } // namespace nestor::cpu

@@ -12,8 +12,8 @@ namespace nestor::cpu {
 
 /// Registers of the virtual-APIC page.
 namespace vapic {
-inline constexpr u16 id = 0x20, tpr = 0x80, ppr = 0xa0, eoi = 0xb0, isr = 0x100, irr = 0x200,
-                     icr = 0x300, icr_high = 0x310, self_ipi = 0x3f0;
+inline constexpr u16 id = 0x20, tpr = 0x80, ppr = 0xa0, eoi = 0xb0, isr = 0x100, tmr = 0x180,
+                     irr = 0x200, icr = 0x300, icr_high = 0x310, self_ipi = 0x3f0;
 } // namespace vapic
 
 /// The page can be read and written now. False: outcome is page_needed or copy_needed.
@@ -50,7 +50,8 @@ void finish_apic_msr(Cpu& cpu, u32 index);
 
 // --- virtual interrupts -------------------------------------------------------------------------
 
-/// VM entry: a new PPR, then evaluation (SDM 3C 27.3.2.5). False: page_needed or copy_needed.
+/// Contract. VM entry: a new PPR, then evaluation (SDM 3C 27.3.2.5). False: page_needed or
+/// copy_needed.
 bool begin_virtual_interrupts(Cpu& cpu);
 /// Contract. A virtual interrupt is recognized: only RFLAGS.IF, blocking or activity may hold it
 /// back. It is what ends HLT (SDM 3C 30.2.1). False too while the page is absent.
@@ -62,5 +63,9 @@ u8 take_virtual_interrupt(Cpu& cpu);
 /// the notification vector arrived while this VMCS was current. False: outcome is page_needed or
 /// copy_needed, nothing changed.
 bool process_posted_interrupts(Cpu& cpu);
+/// Contract. An interrupt with this vector arrives at the processor: true when it is the
+/// notification vector of the current VMCS, whose posted interrupts were moved (SDM 3C 30.6).
+/// Only for L0's own descriptor, which is always there.
+bool take_notification(Cpu& cpu, u8 vector);
 
 } // namespace nestor::cpu

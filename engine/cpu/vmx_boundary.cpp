@@ -27,10 +27,17 @@ bool below_threshold(const Cpu& cpu) {
            (read_virtual_apic(cpu, vapic::tpr) >> 4 & 15) < cpu.controls.tpr_threshold;
 }
 
+/// L0's own log has to be emptied.
+bool log_nearly_full(const Cpu& cpu) {
+    return cpu.controls.own_log != nullptr &&
+           static_cast<u16>(cpu.controls.pml_index + 1) < own_log_reserve;
+}
+
 } // namespace
 
 bool boundary_wanted(const Cpu& cpu) {
-    return control(cpu,
+    return log_nearly_full(cpu) ||
+           control(cpu,
                    proc_control::interrupt_window_exiting | proc_control::nmi_window_exiting) ||
            cpu.monitor_trap_pending ||
            (virtual_interrupts(cpu) && (cpu.controls.interrupt_status & 0xff) != 0);
@@ -75,6 +82,10 @@ bool boundary_exit(Cpu& cpu) {
         return true;
     }
     cpu.attention &= ~Cpu::Attention::entry;
+    if (log_nearly_full(cpu)) {
+        cpu.set_exit(ExitReason::page_modification_log_full);
+        return true;
+    }
     if (activity == ActivityState::wait_for_sipi) {
         return false;
     }

@@ -31,6 +31,7 @@ void set_virtual_apic(Controls& c, const state::Vmcs& vmcs) {
     c.posted_interrupt_descriptor = (c.pin & pin_control::process_posted_interrupts) != 0
                                         ? vmcs.posted_intr_desc_addr & ~u64{63}
                                         : Controls::none;
+    c.notification_vector = static_cast<u8>(vmcs.posted_interrupt_notification_vector);
     c.tpr_threshold = (c.proc & proc_control::use_tpr_shadow) != 0 ? vmcs.tpr_threshold & 15 : 0;
     c.eoi_exit_bitmap = {vmcs.eoi_exit_bitmap0, vmcs.eoi_exit_bitmap1, vmcs.eoi_exit_bitmap2,
                          vmcs.eoi_exit_bitmap3};
@@ -101,6 +102,7 @@ void set_controls(Cpu& cpu, const state::Vmcs& vmcs, const OwnPages* own) {
     c.assisted = own != nullptr;
     c.own_msr_bitmap = own != nullptr ? own->msr_bitmap : nullptr;
     c.own_virtual_apic = own != nullptr ? own->virtual_apic : nullptr;
+    c.own_posted = own != nullptr ? own->posted : nullptr;
     c.lapic_page = cpu.controls.lapic_page;
     c.cr8 = cpu.controls.cr8;
     c.pin = vmcs.pin_based_vm_exec_control;
@@ -122,6 +124,7 @@ void set_controls(Cpu& cpu, const state::Vmcs& vmcs, const OwnPages* own) {
     set_bitmaps(c, vmcs);
     set_virtual_apic(c, vmcs);
     set_memory(c, vmcs);
+    c.own_log = own != nullptr && (c.proc2 & proc2_control::enable_pml) != 0 ? own->log : nullptr;
     cpu.controls = c;
     cpu.leave_translations();
     cpu.update_flags_mode();

@@ -47,6 +47,7 @@ struct Controls {
     u64 ve_information = none;
     u64 pml_address = none;
 
+    u8 notification_vector = 0; ///< of posted interrupts
     u32 tpr_threshold = 0;
     std::array<u64, 4> eoi_exit_bitmap{};
     u64 xss_exit_bitmap = 0;
@@ -70,6 +71,8 @@ struct Controls {
     u64 lapic_page = none;
     const u8* own_msr_bitmap = nullptr; ///< L0's, instead of msr_bitmap
     u8* own_virtual_apic = nullptr;     ///< L0's, instead of virtual_apic_page; 1 KiB
+    u32* own_posted = nullptr;          ///< L0's, instead of posted_interrupt_descriptor
+    u64* own_log = nullptr;             ///< L0's page-modification log; null while it is off
     u8 cr8 = 0;                         ///< TPR 7:4 without the TPR shadow, kept in step by L0
 };
 
@@ -77,7 +80,13 @@ struct Controls {
 struct OwnPages {
     const u8* msr_bitmap = nullptr; ///< 4 KiB
     u8* virtual_apic = nullptr;     ///< 1 KiB, laid out as the xAPIC page
+    u32* posted = nullptr;          ///< posted-interrupt descriptor, 64 bytes
+    u64* log = nullptr;             ///< page-modification log, 512 entries
 };
+
+/// Entries of the page-modification log, and how many are still free in L0's own when it has to be
+/// emptied: at a boundary, so that nothing is undone for it.
+inline constexpr u16 log_entries = 512, own_log_reserve = 256;
 
 /// Makes `vmcs` the current VMCS: fills cpu.controls from its control fields. `own` for vmcs01;
 /// null for a vmcs02. `lapic_page` and `cr8` stay as they are. Nothing is read from guest memory.

@@ -50,4 +50,17 @@ bool write_structure(Cpu& cpu, u64 address, const void* in, unsigned size) {
     return true;
 }
 
+void log_own_write(Cpu& cpu, u64 address, u8& state) {
+    Controls& c = cpu.controls;
+    if (c.own_log == nullptr || (state & page_state::clean) == 0 || c.pml_index >= log_entries) {
+        return;
+    }
+    c.own_log[c.pml_index] = address & ~page_mask;
+    --c.pml_index; // wraps, as SDM 3C 29.3.6 has it
+    state &= static_cast<u8>(~page_state::clean);
+    if (c.pml_index < own_log_reserve) {
+        cpu.raise_attention(Cpu::Attention::event);
+    }
+}
+
 } // namespace nestor::cpu

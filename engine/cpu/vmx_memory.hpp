@@ -17,4 +17,8 @@ bool structure_writable(Cpu& cpu, u64 address);
 /// is page_needed or copy_needed, nothing written.
 bool write_structure(Cpu& cpu, u64 address, const void* in, unsigned size);
 
+/// A write to a page under L0's own page-modification log: a page that is clean is entered and is
+/// clean no more. Full or off, nothing happens: page mechanism and store go on as without it.
+void log_own_write(Cpu& cpu, u64 address, u8& state);
+
 } // namespace nestor::cpu

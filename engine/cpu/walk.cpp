@@ -7,6 +7,7 @@
 
 #include "engine/cpu/ept.hpp"
 #include "engine/cpu/package.hpp"
+#include "engine/cpu/vmx_memory.hpp"
 
 namespace nestor::cpu {
 
@@ -287,6 +288,9 @@ bool Cpu::translate(u64 address, Access kind, bool user, bool implicit, Translat
         }
         out.host = page.host + (out.physical & page_mask);
         out.state = page.state;
+        if (kind == Access::write) {
+            log_own_write(*this, out.physical, *page.state);
+        }
     }
     return true;
 }

@@ -73,7 +73,15 @@ std::optional<Exit> Vcpu::Impl::handle_exit() {
         return leave_smm();
     case ExitReason::interrupt_window:
     case ExitReason::nmi_window:
+    case ExitReason::tpr_below_threshold:
         break; // prepare() injects now
+    case ExitReason::virtualized_eoi:
+        return apic_effects(lapic.ended(Vector(static_cast<u8>(cpu.exit.qualification))));
+    case ExitReason::apic_write:
+        return apic_written();
+    case ExitReason::page_modification_log_full:
+        empty_log();
+        break;
     case ExitReason::triple_fault:
         cpu.s.activity = state::ActivityState::shutdown;
         return Shutdown{};
@@ -106,8 +114,9 @@ std::optional<Exit> Vcpu::Impl::handle_access() {
             return std::nullopt;
         }
         Lapic::Effects effects;
-        if (a.size == 4) {
-            effects = lapic.mmio_write(offset, static_cast<u32>(a.data), ticks_now());
+        if (a.size <= 4 && (offset & 15) + a.size <= 4) {
+            effects =
+                lapic.mmio_write_part(offset, static_cast<u32>(a.data), a.size, ticks_now());
         }
         cpu.answer_access(0);
         return apic_effects(effects);
@@ -118,7 +127,16 @@ std::optional<Exit> Vcpu::Impl::handle_access() {
     return std::nullopt;
 }
 
+/// The silicon wrote a register's word, and the instruction is complete: it began a count earlier.
+std::optional<Exit> Vcpu::Impl::apic_written() {
+    const u64 ticks = cpu.ticks_of(cpu.count_at(nullptr) - 1);
+    return apic_effects(lapic.written(static_cast<u16>(cpu.exit.qualification), ticks));
+}
+
 std::optional<Exit> Vcpu::Impl::apic_effects(const Lapic::Effects& effects) {
+    if (effects.interrupt_ended) {
+        service_changed();
+    }
     if (effects.send && config.board != nullptr) {
         config.board->send(config.index, *effects.send);
     }

@@ -1,12 +1,14 @@
 // Registers, priorities, acceptance and timer of the local APIC (SDM 3A chapter 11).
 //
-// Owns state::Lapic. The timer is a deadline in ticks, never a countdown: the current count is
+// Owns state::Lapic. PPR is a word of the page that only the silicon writes, where it delivers
+// virtual interrupts; everybody else computes it. The timer is a deadline in ticks, never a countdown: the current count is
 // computed when somebody reads it. The APIC timer counts the core crystal clock, 25 MHz, which is
 // 40 ticks of the 1 GHz TSC that CPUID leaf 15H declares.
 #include "engine/hypervisor/lapic.hpp"
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -18,6 +20,7 @@ namespace {
 
 constexpr u64 ticks_per_crystal = 40;
 constexpr u64 never = ~u64{0};
+constexpr u16 page_bytes = 1024;
 constexpr u32 lvt_masked = 1u << 16;
 constexpr u32 version_value = 0x00050014; ///< max LVT entry 5 (no CMCI), integrated APIC
 
@@ -89,6 +92,18 @@ void Lapic::init() {
     if (x2apic()) {
         set_x2apic_ids();
     }
+    note_timer();
+}
+
+void Lapic::note_timer() {
+    timer_ = {reg(ApicRegister::lvt_timer), reg(ApicRegister::timer_initial),
+              reg(ApicRegister::timer_divide)};
+}
+
+void Lapic::restore_timer() {
+    reg(ApicRegister::lvt_timer) = timer_.lvt;
+    reg(ApicRegister::timer_initial) = timer_.initial;
+    reg(ApicRegister::timer_divide) = timer_.divide;
 }
 
 void Lapic::set_x2apic_ids() {
@@ -156,8 +171,8 @@ u32 Lapic::read(u16 offset, u64 ticks) const {
 }
 
 u32 Lapic::mmio_read(u16 offset, u64 ticks) {
-    if ((offset & 15) != 0) {
-        return 0;
+    if ((offset & 15) != 0 || static_cast<ApicRegister>(offset) == ApicRegister::eoi) {
+        return 0; // EOI is there, to be written
     }
     if (!readable(offset)) {
         error(esr_illegal_register);
@@ -192,7 +207,26 @@ Lapic::Effects Lapic::mmio_write(u16 offset, u32 value, u64 ticks) {
     default:
         write(offset, value, ticks, effects);
     }
+    note_timer();
     return effects;
+}
+
+Lapic::Effects Lapic::mmio_write_part(u16 offset, u32 value, unsigned size, u64 ticks) {
+    const u16 at = offset & 0xff0;
+    u32 word = at < page_bytes ? s_.page[at / 4] : 0;
+    std::memcpy(reinterpret_cast<u8*>(&word) + (offset & 3), &value, size);
+    return mmio_write(at, word, ticks);
+}
+
+Lapic::Effects Lapic::written(u16 offset, u64 ticks) {
+    const u16 at = offset & 0xff0;
+    const u32 value = s_.page[at / 4];
+    if (static_cast<ApicRegister>(at) == ApicRegister::self_ipi) {
+        accept(Vector(static_cast<u8>(value)), false);
+        return {};
+    }
+    restore_timer();
+    return mmio_write(at, value, ticks);
 }
 
 void Lapic::write(u16 offset, u32 value, u64 ticks, Effects& effects) {
@@ -241,14 +275,12 @@ void Lapic::write(u16 offset, u32 value, u64 ticks, Effects& effects) {
 }
 
 void Lapic::write_lvt(u16 offset, u32 value, u64 ticks) {
-    const u32 writable = lvt_writable[(offset - 0x320) / 0x10];
-    const u32 read_only = s_.page[offset / 4] & (1u << 12 | 1u << 14);
-    value &= writable;
+    value &= lvt_writable[(offset - 0x320) / 0x10]; // delivery status, remote IRR: never set
     if (!software_enabled()) {
         value |= lvt_masked;
     }
     const unsigned mode_before = timer_mode();
-    s_.page[offset / 4] = value | (read_only & ~writable);
+    s_.page[offset / 4] = value;
     if (offset != static_cast<u16>(ApicRegister::lvt_timer)) {
         return;
     }
@@ -344,6 +376,7 @@ bool Lapic::msr_write(u32 index, u64 value, u64 ticks, Effects& effects) {
         return false;
     }
     write(offset, static_cast<u32>(value), ticks, effects);
+    note_timer();
     return true;
 }
 
@@ -408,16 +441,30 @@ bool Lapic::matches(const InterruptMessage& m) const {
            ((m.destination >> 4 & 15) == ldr >> 4 && (m.destination & ldr & 15) != 0);
 }
 
-void Lapic::accept(Vector vector, bool level_triggered) {
+bool Lapic::admit(Vector vector, bool level_triggered) {
     if (!software_enabled()) {
-        return;
+        return false;
     }
     if (vector.value() < 16) {
         error(esr_receive_illegal);
-        return;
+        return false;
     }
-    set_bit(ApicRegister::irr, vector.value(), true);
     set_bit(ApicRegister::tmr, vector.value(), level_triggered);
+    return true;
+}
+
+void Lapic::accept(Vector vector, bool level_triggered) {
+    if (admit(vector, level_triggered)) {
+        request(vector);
+    }
+}
+
+void Lapic::take_posted(std::span<u32> descriptor) {
+    for (unsigned i = 0; i < 8; ++i) {
+        s_.page[static_cast<u16>(ApicRegister::irr) / 4 + i * 4] |= descriptor[i];
+        descriptor[i] = 0;
+    }
+    descriptor[8] &= ~u32{1}; // ON
 }
 
 std::optional<InterruptMessage> Lapic::raise_local(ApicRegister lvt) {
@@ -468,12 +515,40 @@ void Lapic::end_of_interrupt(Effects& effects) {
     if (isr < 0) {
         return;
     }
-    const u8 vector = static_cast<u8>(isr);
-    set_bit(ApicRegister::isr, vector, false);
+    const Vector vector(static_cast<u8>(isr));
+    set_bit(ApicRegister::isr, vector.value(), false);
+    effects = ended(vector);
+}
+
+Lapic::Effects Lapic::ended(Vector vector) const {
+    Effects effects;
+    effects.interrupt_ended = true;
     const bool suppressed = (reg(ApicRegister::svr) & 0x1000) != 0;
-    if (bit_set(ApicRegister::tmr, vector) && !suppressed) {
-        effects.eoi_broadcast = Vector(vector);
+    if (bit_set(ApicRegister::tmr, vector.value()) && !suppressed) {
+        effects.eoi_broadcast = vector;
     }
+    return effects;
+}
+
+u8 Lapic::highest_requested() const {
+    return static_cast<u8>(std::max(0, highest(ApicRegister::irr)));
+}
+
+u8 Lapic::highest_in_service() const {
+    return static_cast<u8>(std::max(0, highest(ApicRegister::isr)));
+}
+
+std::array<u64, 4> Lapic::level_triggered() const {
+    std::array<u64, 4> out{};
+    for (unsigned i = 0; i < 8; ++i) {
+        out[i / 2] |= u64{s_.page[static_cast<u16>(ApicRegister::tmr) / 4 + i * 4]} << i % 2 * 32;
+    }
+    return out;
+}
+
+u8 Lapic::tpr_threshold() const {
+    const u8 wanted = highest_requested() >> 4;
+    return !software_enabled() || cr8() < wanted ? u8{0} : wanted;
 }
 
 bool Lapic::accepts_pic() const {
@@ -532,6 +607,14 @@ u64 Lapic::next_deadline(u64 tsc_offset) const {
     return next;
 }
 
+/// With what the page holds for the silicon's sake as it would be without.
+state::Lapic Lapic::state() const {
+    state::Lapic out = s_;
+    out.page[static_cast<u16>(ApicRegister::ppr) / 4] = 0;
+    out.page[static_cast<u16>(ApicRegister::self_ipi) / 4] = 0;
+    return out;
+}
+
 Result<> Lapic::load(const state::Lapic& from) {
     if ((from.base & (apic_base_enable | apic_base_x2apic)) == apic_base_x2apic) {
         return fail(ErrorCode::corrupt, "lapic: field base: x2APIC mode without the APIC enabled");
@@ -542,6 +625,7 @@ Result<> Lapic::load(const state::Lapic& from) {
             fmt::format("lapic: field x2apicId: {} in the state of vCPU {}", from.x2apic_id, id_));
     }
     s_ = from;
+    note_timer();
     return {};
 }
 

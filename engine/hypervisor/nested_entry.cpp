@@ -116,13 +116,14 @@ std::optional<Exit> Nested::check_entry() {
 /// The entry counts as one, with the exit that it ends in.
 std::optional<Exit> Nested::fail_entry(ExitReason reason, u64 qualification) {
     v_.complete_exit();
+    v_.leave_vmcs01();
     entry_failed(entry_failure(reason, qualification));
     return std::nullopt;
 }
 
 void Nested::commit_entry(const state::Vmcs& vmcs02, const std::array<u64, 4>& pdptes) {
     v_.complete_exit();
-    cpu::store_controls(v_.cpu, v_.vmcs01);
+    v_.leave_vmcs01();
     cpu::load_guest(v_.cpu, s.vmcs12, pdptes);
     if ((s.vmcs12.vm_entry_controls & entry_control::load_perf_global_ctrl) != 0) {
         v_.advance_pmu();

@@ -73,10 +73,10 @@ std::optional<Exit> Nested::events() {
     if (activity == ActivityState::wait_for_sipi || boundary_busy()) {
         return std::nullopt;
     }
-    if (e.smi && !v_.cpu.s.blocking_by_mov_ss && !v_.cpu.s.blocking_by_sti) {
+    if (v_.smi_waits() && !v_.cpu.s.blocking_by_mov_ss && !v_.cpu.s.blocking_by_sti) {
         return v_.enter_smm();
     }
-    if (e.nmi_count > 0 && !nmi_blocked()) {
+    if (v_.nmi_waits() && !nmi_blocked()) {
         if ((s.vmcs12.pin_based_vm_exec_control & pin_control::nmi_exiting) != 0) {
             --e.nmi_count;
             event_exit(ExitReason::exception_or_nmi, 0, nmi_info);
@@ -102,11 +102,10 @@ std::optional<Exit> Nested::interrupt() {
         v_.inject_interrupt();
         return std::nullopt;
     }
-    const auto local = v_.lapic.deliverable();
-    const bool pic = v_.pic_waits();
-    if (!local && !pic) {
+    if (!v_.interrupt_waits()) {
         return std::nullopt;
     }
+    const auto local = v_.lapic.deliverable();
     if (local && posted_to_l2(*local)) {
         if (!cpu::process_posted_interrupts(v_.cpu)) {
             stop_.reset();
@@ -124,7 +123,7 @@ std::optional<Exit> Nested::interrupt() {
     event_exit(ExitReason::external_interrupt, 0, info);
     if (acknowledge && local) {
         // With vmcs01 current: the vector in service is L1's.
-        v_.lapic.acknowledge(*local);
+        v_.acknowledge(*local);
         s.vmcs12.vm_exit_intr_info = valid | local->value();
     }
     return std::nullopt;
@@ -140,11 +139,11 @@ bool Nested::wakes() const {
     default:
         break;
     }
-    const bool nmi = e.nmi_count > 0 && !nmi_blocked();
-    if (e.init || e.smi || nmi || boundary_busy() || window_open() || v_.cpu.injecting()) {
+    const bool nmi = v_.nmi_waits() && !nmi_blocked();
+    if (e.init || v_.smi_waits() || nmi || boundary_busy() || window_open() || v_.cpu.injecting()) {
         return true;
     }
-    if (exits_on_interrupts() && (v_.lapic.deliverable() || v_.pic_waits())) {
+    if (exits_on_interrupts() && v_.interrupt_waits()) {
         return true;
     }
     return v_.cpu.s.activity == ActivityState::hlt &&

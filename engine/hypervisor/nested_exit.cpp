@@ -118,7 +118,7 @@ void Nested::back_to_vmcs01() {
     s.mtf_pending = false;
     s.run_pending = false;
     s.timer_deadline = ~u64{0};
-    v_.update_vmcs01();
+    v_.back_to_vmcs01();
 }
 
 void Nested::load_l1(bool nmi_blocked) {

@@ -148,7 +148,7 @@ std::optional<Exit> Nested::vmxon() {
     s.current = none;
     s.vmcs12 = {};
     v_.cpu.s.monitor_armed = false;
-    v_.update_vmcs01();
+    v_.vmcs01_changed();
     return succeed();
 }
 
@@ -158,7 +158,7 @@ std::optional<Exit> Nested::vmxoff() {
     }
     s.vmxon = false;
     s.vmxon_pointer = none;
-    v_.update_vmcs01();
+    v_.vmcs01_changed();
     return succeed();
 }
 

@@ -178,8 +178,13 @@ std::optional<Exit> Vcpu::Impl::enter_smm() {
     }
     events.smi = false;
     ++msrs.smi_count;
+    const bool from_l2 = nested.s.guest_mode;
     nested.enter_smm();
-    update_vmcs01();
+    if (from_l2) {
+        back_to_vmcs01();
+    } else {
+        vmcs01_changed();
+    }
     state::Cpu& s = cpu.s;
     // SDM 3C table 32-4: real-address-like, with 4 GiB segments.
     state::Segment flat;
@@ -238,7 +243,7 @@ std::optional<Exit> Vcpu::Impl::leave_smm() {
     cpu.s.blocking_by_mov_ss = false;
     cpu.lazy.settle();
     ok = nested.leave_smm() && ok;
-    update_vmcs01();
+    vmcs01_changed();
     if (!ok) {
         cpu.s.activity = ActivityState::shutdown;
         cpu.rehydrate();
@@ -246,6 +251,7 @@ std::optional<Exit> Vcpu::Impl::leave_smm() {
     }
     cpu.rehydrate();
     if (nested.s.guest_mode) {
+        leave_vmcs01();
         nested.resume_l2();
     }
     return std::nullopt;

@@ -1,4 +1,4 @@
-// The vCPU contract and L0's run loop: time, vmcs01, entry, exit.
+// The vCPU contract and L0's run loop: time, entry, exit.
 //
 // L1 runs under vmcs01. A run goes from one count at which L0 has to look to the next: a deadline,
 // a counter's overflow, or right behind an event or an access, because something may wait there.
@@ -21,47 +21,12 @@ namespace {
 
 constexpr u64 never = ~u64{0};
 
-/// vmcs01's processor-based controls while no window is open: HLT, MWAIT, RDPMC, MONITOR and MOV
-/// to CR8 exit; MSRs by bitmap; secondary controls on. Port accesses come to L0 as PendingAccess,
-/// data included, so that it need not emulate the instruction; the I/O control is for exits to an
-/// L1.
-constexpr u32 proc_controls =
-    arch::proc_control::hlt_exiting | arch::proc_control::mwait_exiting |
-    arch::proc_control::rdpmc_exiting | arch::proc_control::use_msr_bitmaps |
-    arch::proc_control::monitor_exiting | arch::proc_control::cr8_load_exiting |
-    arch::proc_control::use_tsc_offsetting | arch::proc_control::activate_secondary_controls;
-
-/// vmcs01's secondary controls: RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
-constexpr u32 secondary_controls = arch::proc2_control::enable_rdtscp |
-                                   arch::proc2_control::enable_invpcid |
-                                   arch::proc2_control::enable_xsaves;
-
-/// MSRs that L1 reads and writes without an exit.
-constexpr auto passed_through = std::to_array<u32>({
-    0x174, 0x175, 0x176,                            // SYSENTER
-    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, // STAR, LSTAR, CSTAR, FMASK
-    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, // FS, GS, kernel GS base, TSC_AUX
-});
-
-void pass_through(std::array<u8, page_size>& bitmap, u32 msr) {
-    // SDM 3C 25.6.9: read low, read high, write low, write high; 1 KiB each.
-    const u32 half = msr >= 0xc0000000 ? 1024 : 0;
-    const u32 index = msr & 0x1fff;
-    for (const u32 start : {half, half + 2048}) {
-        bitmap[start + index / 8] &= static_cast<u8>(~(1u << (index & 7)));
-    }
-}
-
 } // namespace
 
 Vcpu::Impl::Impl(const Config& c)
     : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()), lapic(c.index.value()),
       cpuid(c.cpuid), caps(cpuid), nested(*this) {
     physical_bits = c.package->features().physical_bits;
-    msr_bitmap.fill(0xff);
-    for (const u32 msr : passed_through) {
-        pass_through(msr_bitmap, msr);
-    }
     power_on();
 }
 
@@ -73,14 +38,14 @@ void Vcpu::Impl::power_on() {
     events = state::PendingEvents{};
     pmu.reset();
     lapic.reset();
-    vmcs01 = state::Vmcs{};
     nested.reset();
     accept_init();
     if (config.index.value() == 0) {
         cpu.s.activity = ActivityState::active;
     }
     cpu.rehydrate();
-    update_vmcs01();
+    make_vmcs01();
+    requested = true;
 }
 
 // SDM 3A table 9-1: state after INIT. The board's loader replaces the boot vCPU's afterwards.
@@ -142,22 +107,6 @@ void Vcpu::Impl::accept_sipi() {
     cpu.rehydrate();
 }
 
-/// Writes vmcs01 as L0 wants it now and makes it the current VMCS. Not while L2 runs.
-void Vcpu::Impl::update_vmcs01() {
-    vmcs01.cpu_based_vm_exec_control = proc_controls;
-    vmcs01.secondary_vm_exec_control = secondary_controls;
-    vmcs01.tsc_offset = msrs.tsc_offset;
-    // In VMX operation CR0 and CR4 have fixed bits (SDM 3C 24.8). To change one of them exits.
-    const arch::VmxCapabilities& vmx = nested.capabilities;
-    vmcs01.cr0_guest_host_mask = nested.s.vmxon ? vmx.cr0_fixed0 : 0;
-    vmcs01.cr0_read_shadow = vmcs01.cr0_guest_host_mask;
-    vmcs01.cr4_guest_host_mask = nested.s.vmxon ? vmx.cr4_fixed0 : 0;
-    vmcs01.cr4_read_shadow = vmcs01.cr4_guest_host_mask;
-    const cpu::OwnPages own{.msr_bitmap = msr_bitmap.data(), .virtual_apic = nullptr};
-    cpu::set_controls(cpu, vmcs01, &own);
-    follow_lapic();
-}
-
 /// What the silicon has to know of L1's local APIC, whichever VMCS is current.
 void Vcpu::Impl::follow_lapic() {
     if (cpu.controls.lapic_page != lapic.mmio_page()) {
@@ -172,7 +121,7 @@ void Vcpu::Impl::follow_tsc() {
     if (nested.s.guest_mode) {
         nested.follow_tsc();
     } else {
-        update_vmcs01();
+        vmcs01_changed();
     }
 }
 
@@ -185,7 +134,7 @@ void Vcpu::Impl::count_transition() {
 // --- run loop -----------------------------------------------------------------------------------
 
 u64 Vcpu::Impl::next_stop(u64 until) const {
-    if (cpu.answering() || cpu.injecting() || cpu.s.pending_debug != 0 ||
+    if (cpu.answering() || cpu.injecting() || cpu.s.pending_debug != 0 || smi_waits() ||
         (nested.s.guest_mode && nested.boundary_busy())) {
         return count + 1; // what waits behind it is looked at right after
     }
@@ -226,6 +175,9 @@ Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
 
 Exit Vcpu::Impl::loop(u64 until) {
     for (;;) {
+        if (!cpu.answering()) {
+            follow_apic(); // an instruction that began ends under the VMCS that it began under
+        }
         if (count >= until) {
             return CountReached{}; // nothing is injected here: a cut must not show
         }
@@ -319,7 +271,7 @@ void Vcpu::deliver(const InterruptMessage& message, Ticks) {
     switch (message.delivery) {
     case Delivery::fixed:
     case Delivery::lowest_priority:
-        impl_->lapic.accept(message.vector, message.level_triggered);
+        impl_->accept(message.vector, message.level_triggered);
         break;
     case Delivery::smi:
         events.smi = true;

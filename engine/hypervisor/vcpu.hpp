@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/hypervisor/exit.hpp"
+#include "engine/state/machine.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/base/result.hpp"
 
@@ -25,6 +27,17 @@ public:
     [[nodiscard]] virtual bool pic_output() const = 0;
     /// Delivers an interrupt message that a local APIC sent (ICR) to its targets.
     virtual void send(VcpuIndex from, const InterruptMessage& message) = 0;
+    /// A local APIC's mode, place or ID changed: Vcpu::apic_identity() says more, and what follows
+    /// for all vCPUs is told by Vcpu::set_inhibits().
+    virtual void apic_changed() = 0;
+};
+
+/// What other vCPUs have to know of a local APIC.
+struct ApicIdentity {
+    u32 id = 0;
+    bool enabled = false;
+    bool id_modified = false; ///< it is not that of reset
+    bool moved = false;       ///< it lies elsewhere than at reset
 };
 
 /// Position and time at the start of a run (design rule 2).
@@ -79,6 +92,17 @@ public:
     /// Priority for lowest-priority arbitration: smaller is preferred.
     [[nodiscard]] u8 arbitration_priority() const;
 
+    /// Reasons that hold for the whole machine: kept, and carried out before the next instruction.
+    /// While L2 is active they are left for its exit to L1. A vCPU begins with none, and looks at
+    /// them anew after every load.
+    void set_inhibits(const state::ApicvInhibits& machine);
+    /// Page-modification logging under vmcs01: which clean pages L1 itself writes. Likewise.
+    void set_dirty_logging(bool on);
+    /// The pages logged since the last call, in the order of their first write. L2's are not among
+    /// them: no VMCS of L0's is current then.
+    [[nodiscard]] std::vector<Gfn> take_logged_pages();
+    [[nodiscard]] ApicIdentity apic_identity() const;
+
     /// Power-on reset or INIT-like reset of everything a machine reset resets.
     void reset();
 
@@ -91,7 +115,7 @@ public:
     [[nodiscard]] Result<> load(const state::PendingEvents& from);
     [[nodiscard]] Result<> load(const state::Msrs& from);
     [[nodiscard]] Result<> load(const state::Pmu& from);
-    [[nodiscard]] Result<> load(const state::Vmcs& vmcs01);
+    [[nodiscard]] Result<> load(const state::Vmcs01& from);
     [[nodiscard]] Result<> load(const state::Nested& from);
     /// Replaces all of them and settles.
     [[nodiscard]] Result<> load(const state::Vcpu& from);

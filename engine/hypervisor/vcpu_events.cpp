@@ -2,7 +2,8 @@
 // interrupts.
 //
 // L0 decides what to inject in the SDM's order of priority (SDM 3A table 6-2); what cannot be
-// injected yet opens an interrupt or NMI window. Nothing is injected while an access of an
+// injected yet opens an interrupt or NMI window. Where the silicon delivers virtual interrupts, L0
+// does so only to keep them in order with the PIC's. Nothing is injected while an access of an
 // abandoned instruction is being answered: it has begun. While L2 is active, nested_events.cpp
 // decides.
 #include <algorithm>
@@ -28,33 +29,40 @@ bool Vcpu::Impl::wakes() const {
     if (nested.s.guest_mode) {
         return nested.wakes();
     }
-    const bool smi_or_init = (events.smi || init_waits()) && !cpu.s.in_smm;
+    const bool smi_or_init = smi_waits() || (init_waits() && !cpu.s.in_smm);
     switch (cpu.s.activity) {
     case ActivityState::active:
         return true;
     case ActivityState::wait_for_sipi:
         return init_waits() || events.sipi;
     case ActivityState::shutdown:
-        return events.nmi_count > 0 || smi_or_init;
+        return nmi_waits() || smi_or_init;
     case ActivityState::hlt:
         break;
     }
-    return smi_or_init || (events.nmi_count > 0 && !cpu.s.blocking_by_nmi) || halt_ends();
+    return smi_or_init || (nmi_waits() && !cpu.s.blocking_by_nmi) || halt_ends();
 }
 
 /// What ends HLT or MWAIT at whichever level is active, besides SMI, INIT, NMI and a write to the
 /// line that MWAIT watches (cpu::Cpu::monitor).
 bool Vcpu::Impl::halt_ends() const {
     const bool enabled = (cpu.s.rflags & arch::rflags::if_) != 0;
-    return cpu.injecting() || cpu.s.pending_debug != 0 ||
-           (enabled && (lapic.deliverable() || pic_waits()));
+    return cpu.injecting() || cpu.s.pending_debug != 0 || (enabled && interrupt_waits());
 }
 
 /// INIT is blocked in VMX root operation (SDM 3C 24.8).
 bool Vcpu::Impl::init_waits() const { return events.init && !nested.s.vmxon; }
 
+bool Vcpu::Impl::smi_waits() const { return events.smi && !cpu.s.in_smm && !inhibits.block_irq; }
+bool Vcpu::Impl::nmi_waits() const { return events.nmi_count > 0 && !inhibits.block_irq; }
+
+/// Above L1's task priority, whatever else holds it back.
+bool Vcpu::Impl::interrupt_waits() const {
+    return !inhibits.block_irq && (lapic.deliverable() || pic_waits());
+}
+
 bool Vcpu::Impl::pic_waits() const {
-    return lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
+    return !inhibits.block_irq && lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
 }
 
 void Vcpu::Impl::advance_pmu() {
@@ -82,6 +90,7 @@ std::optional<Exit> Vcpu::Impl::prepare() {
 
 std::optional<Exit> Vcpu::Impl::inject_next() {
     follow_lapic();
+    follow_interrupts();
     cpu.controls.proc = (cpu.controls.proc & ~windows) | nested.windows();
     if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
         return std::nullopt;
@@ -89,7 +98,7 @@ std::optional<Exit> Vcpu::Impl::inject_next() {
     if (nested.s.guest_mode) {
         return nested.events();
     }
-    if (events.smi && !cpu.s.in_smm && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
+    if (smi_waits() && !cpu.s.blocking_by_mov_ss && !cpu.s.blocking_by_sti) {
         return enter_smm();
     }
     if (init_waits() && !cpu.s.in_smm) {
@@ -111,7 +120,7 @@ std::optional<Exit> Vcpu::Impl::inject_next() {
 
 /// True: an NMI is injected. Otherwise a window is open if one waits.
 bool Vcpu::Impl::inject_nmi() {
-    if (events.nmi_count == 0) {
+    if (!nmi_waits()) {
         return false;
     }
     if (!cpu.nmi_deliverable()) {
@@ -127,10 +136,10 @@ bool Vcpu::Impl::inject_nmi() {
 }
 
 void Vcpu::Impl::inject_interrupt() {
-    const auto local = lapic.deliverable();
-    if (!local && !pic_waits()) {
+    if (!interrupt_waits() || (delivers_virtually() && !pic_waits())) {
         return;
     }
+    const auto local = lapic.deliverable();
     if (!cpu.interruptible()) {
         cpu.controls.proc |= interrupt_window;
         return;
@@ -138,7 +147,7 @@ void Vcpu::Impl::inject_interrupt() {
     cpu::Event e;
     e.type = cpu::EventType::external_interrupt;
     if (local) {
-        lapic.acknowledge(*local);
+        acknowledge(*local);
         e.vector = local->value();
     } else {
         e.vector = config.board->acknowledge_pic().value();

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/cpu/cpu.hpp"
+#include "engine/hypervisor/apicv.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/hypervisor/lapic.hpp"
 #include "engine/hypervisor/nested.hpp"
@@ -35,8 +36,11 @@ struct Vcpu::Impl {
     [[nodiscard]] bool wakes() const;
     [[nodiscard]] bool halt_ends() const;
     [[nodiscard]] bool init_waits() const;
+    /// An SMI that only a shadow holds back.
+    [[nodiscard]] bool smi_waits() const;
+    [[nodiscard]] bool nmi_waits() const;
     [[nodiscard]] bool pic_waits() const;
-    void update_vmcs01();
+    [[nodiscard]] bool interrupt_waits() const;
     void follow_lapic();
     void follow_tsc();
     /// A VM exit from L2 to L1 counts one.
@@ -45,6 +49,34 @@ struct Vcpu::Impl {
     void accept_sipi();
     void power_on();
 
+    // --- vmcs01 and L1's APIC under it (vmcs01.cpp) ---
+    void make_vmcs01();
+    [[nodiscard]] bool vmcs01_is_ours() const;
+    /// Makes vmcs01 the current VMCS, as its fields are.
+    void make_vmcs01_current();
+    /// What vmcs01 is made from changed, while it is current.
+    void vmcs01_changed();
+    /// Stores what the silicon changed. Before another VMCS becomes the current one.
+    void leave_vmcs01();
+    /// The same, and the updates that waited.
+    void back_to_vmcs01();
+    void store_vmcs01(state::Vmcs& into) const;
+    void pass_x2apic();
+    void write_vmcs01(const state::NestedPending& what);
+    void change_vmcs01(const state::NestedPending& what);
+    void serve_requests();
+    void follow_apic();
+    void follow_setting();
+    void follow_interrupts();
+    void follow_threshold();
+    [[nodiscard]] bool apicv_active() const;
+    /// The silicon itself delivers what waits in L1's APIC.
+    [[nodiscard]] bool delivers_virtually() const;
+    void accept(Vector vector, bool level_triggered);
+    void acknowledge(Vector vector);
+    void service_changed();
+    void empty_log();
+
     // --- state (vcpu_state.cpp) ---
     [[nodiscard]] state::Vcpu save() const;
     [[nodiscard]] Result<> settle();
@@ -52,6 +84,7 @@ struct Vcpu::Impl {
     // --- VM exits (exits.cpp) ---
     std::optional<Exit> handle_exit();
     std::optional<Exit> handle_access();
+    std::optional<Exit> apic_written();
     std::optional<Exit> apic_effects(const Lapic::Effects& effects);
     void emulate_cpuid();
     std::optional<Exit> emulate_wrmsr();
@@ -100,7 +133,15 @@ struct Vcpu::Impl {
     bool unsettled = false; ///< a unit was loaded since settle()
     u64 count = 0;          ///< machine-wide count
     u64 physical_bits = 46;
+    state::ApicvInhibits inhibits; ///< of the machine
+    bool logging = false;          ///< dirty logging is wanted
+    bool requested = true;         ///< vmcs01 has to be compared with what is wanted
+    Lapic::Setting known_apic;     ///< what vmcs01, and what waits for it, was made from
+    u32 x2apic_passed_for = 0;     ///< controls that the MSR bitmap was made for
     std::array<u8, page_size> msr_bitmap{};
+    alignas(64) std::array<u32, 16> posted{}; ///< L1's posted-interrupt descriptor
+    std::array<u64, cpu::log_entries> pml_log{}; ///< vmcs01's page-modification log
+    std::vector<Gfn> logged;                  ///< taken from it
     std::set<u32> reported_msrs; ///< each unknown MSR is named once in the log
     cpu::PendingAccess outside;  ///< handed to the board, not answered yet
 };

@@ -55,10 +55,13 @@ state::Vcpu Vcpu::Impl::save() const {
     out.events = events;
     out.msrs = msrs;
     out.pmu = pmu.state();
-    out.vmcs01 = vmcs01;
+    out.vmcs01.controls = vmcs01;
     out.nested = unsettled ? nested.s : nested.saved();
     if (unsettled) {
         return out; // what was loaded, as it was
+    }
+    if (!nested.s.guest_mode) {
+        store_vmcs01(out.vmcs01.controls);
     }
     out.events.injected_info = cpu.injected ? entry_info(*cpu.injected) : 0;
     out.events.injected_error = cpu.injected ? cpu.injected->error : 0;
@@ -70,13 +73,19 @@ Result<> Vcpu::Impl::settle() {
     if (const char* what = nested.wrong_together()) {
         return wrong(config.index, "nested", what);
     }
+    if (!vmcs01_is_ours()) {
+        return wrong(config.index, "vmcs01", "not as this L0 writes it");
+    }
     unsettled = false;
+    requested = true;
     outside = {};
+    posted = {};
+    known_apic = lapic.setting();
     cpu.rehydrate();
     if (nested.s.guest_mode) {
         nested.resume_l2();
     } else {
-        update_vmcs01();
+        make_vmcs01_current();
     }
     if (events.injected_info != 0) {
         cpu.inject(event_of(events));
@@ -140,8 +149,8 @@ Result<> Vcpu::load(const state::Pmu& from) {
     return {};
 }
 
-Result<> Vcpu::load(const state::Vmcs& vmcs01) {
-    impl_->vmcs01 = vmcs01;
+Result<> Vcpu::load(const state::Vmcs01& from) {
+    impl_->vmcs01 = from.controls;
     impl_->unsettled = true;
     return {};
 }

@@ -52,6 +52,7 @@ int main(int argc, char** argv) {
     cli::add_restore(app, status);
     cli::add_ps(app, status);
     cli::add_machine_verbs(app, status);
+    cli::add_debug(app, status);
     cli::add_check(app, status);
     cli::add_host(app, status);
     cli::add_snap(app, status);

@@ -22,6 +22,7 @@ struct RunOptions {
     std::string cpu_model = "nestor-v1";
     std::string engine = "soft";
     std::string seed;
+    std::string apicv = "on";
     bool no_reboot = false;
     SessionOptions session;
 };
@@ -71,8 +72,13 @@ Result<state::MachineConfig> make_config(const RunOptions& o) {
 Result<int> run(const RunOptions& o) {
     const state::MachineConfig config = TRY(make_config(o));
     control::Plan plan = TRY(make_plan(o.session));
+    if (o.apicv != "on" && o.apicv != "off") {
+        return fail(ErrorCode::usage, "--apicv " + o.apicv + ": there is no such choice",
+                    "write on or off");
+    }
     control::Keeper keeper(TRY(machine::Machine::create(config)));
     TRY(keeper.begin_zero());
+    keeper.machine().input(machine::UseApicv{o.apicv == "on"});
     const auto images = TRY(read_images(o));
     TRY(keeper.machine().boot(images->boot), "loading the kernel");
     if (!o.no_reboot) {
@@ -102,6 +108,8 @@ void add_run(CLI::App& app, int& status) {
     add_option(verb, "--cpu-model", o->cpu_model, "CPU model");
     add_option(verb, "--engine", o->engine, "soft or kvm");
     add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
+    add_option(verb, "--apicv", o->apicv,
+               "off: run without APIC virtualization; no guest sees the difference");
     add_flag(verb, "--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
     add_option(verb, "--clock", o->session.clock,
                "virtual: idle time passes at once; realtime: guest time follows the host's");

@@ -24,6 +24,7 @@ void add_restore(CLI::App& app, int& status);
 void add_save(CLI::App& app, int& status);
 void add_ps(CLI::App& app, int& status);
 void add_machine_verbs(CLI::App& app, int& status); ///< pause, resume, stop
+void add_debug(CLI::App& app, int& status);
 void add_check(CLI::App& app, int& status);
 void add_host(CLI::App& app, int& status);
 void add_snap(CLI::App& app, int& status);

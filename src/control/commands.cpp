@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include "engine/state/codec.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/supervisor.hpp"
 
@@ -83,6 +84,41 @@ Object Supervisor::status() const {
     return object;
 }
 
+namespace {
+
+/// "on", "off", or nothing to leave it.
+Result<std::optional<bool>> switch_of(const Object& arguments, const std::string& option) {
+    const std::string word = arguments.text(option);
+    if (word.empty()) {
+        return std::optional<bool>();
+    }
+    if (word != "on" && word != "off") {
+        return fail(ErrorCode::usage, "--" + option + " " + word + ": there is no such choice",
+                    "write on or off");
+    }
+    return std::optional(word == "on");
+}
+
+} // namespace
+
+Result<Object> Supervisor::debug(const Object& arguments) {
+    const auto block = TRY(switch_of(arguments, "block-irq"));
+    const auto apicv = TRY(switch_of(arguments, "apicv"));
+    if (block) {
+        machine_.input(machine::BlockInterrupts{*block});
+    }
+    if (apicv) {
+        machine_.input(machine::UseApicv{*apicv});
+    }
+    const state::ApicvInhibits& inhibits = machine_.schedule().inhibits;
+    Object object;
+    object.add("count", machine_.count().value())
+        .add("blockIrq", inhibits.block_irq)
+        .add("apicv", !inhibits.disabled)
+        .add("inhibits", RawJson{state::to_json(inhibits)});
+    return object;
+}
+
 Result<std::optional<Object>> Supervisor::answer(const Request& request, const Client& client) {
     if (request.verb == "status") {
         return status();
@@ -109,6 +145,9 @@ Result<std::optional<Object>> Supervisor::answer(const Request& request, const C
             .add("guestDigest", to_hex(TRY(guest_digest(contract, units, digests.memory_root))))
             .add("memoryRoot", to_hex(digests.memory_root));
         return object;
+    }
+    if (request.verb == "debug") {
+        return debug(request.arguments);
     }
     if (request.verb == "save") {
         return save(request.arguments, client);

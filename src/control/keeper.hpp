@@ -88,6 +88,8 @@ public:
     [[nodiscard]] LiveSave* live() const { return live_.get(); }
     /// Waits for the live save's end and takes its result. There must be one.
     [[nodiscard]] Result<snapshot::SaveReport> finish_live_save();
+    /// Pages that L1's vCPUs wrote while the last live save went on, as their logs have it.
+    [[nodiscard]] u64 logged_pages() const { return logged_pages_; }
     /// How long the machine stood still for the last save.
     [[nodiscard]] double pause_ms() const { return pause_ms_; }
 
@@ -117,6 +119,7 @@ private:
     std::unique_ptr<PageLoader> loader_;              ///< while pages are absent
 
     double pause_ms_ = 0;
+    u64 logged_pages_ = 0;
     bool unsettled_ = false;         ///< digest() found pages, since live_ began, that no store has
     std::string saving_to_;          ///< store of live_
     std::unique_ptr<LiveSave> live_; ///< uses most of the above

@@ -138,6 +138,7 @@ Result<> Keeper::begin_live_save(const std::string& directory, const SaveOptions
     prepared->request.provenance.pause_ns = static_cast<u64>(
         std::chrono::duration_cast<std::chrono::nanoseconds>(pause_so_far).count());
     live_ = TRY(LiveSave::start(machine_->memory(), std::move(pages), options.max_copies, job));
+    machine_->set_dirty_logging(true); // of what is written from here on, which the save is not
     pause_ms_ = milliseconds_since(start);
     return {};
 }
@@ -146,6 +147,8 @@ Result<snapshot::SaveReport> Keeper::finish_live_save() {
     CHECK(live_ != nullptr);
     auto report = live_->finish();
     live_.reset();
+    machine_->set_dirty_logging(false);
+    logged_pages_ = machine_->take_logged_pages().size();
     if (report && !unsettled_) {
         settled_ = saving_to_;
     }

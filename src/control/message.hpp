@@ -54,7 +54,8 @@ private:
 [[nodiscard]] Object error_object(const Error& error);
 
 struct Request {
-    std::string verb; ///< "status", "pause", "resume", "stop", "power_button", "save", "digest"
+    std::string verb; ///< "status", "pause", "resume", "stop", "power_button", "save", "digest",
+                      ///< "debug"
     Object arguments;
 };
 

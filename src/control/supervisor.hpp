@@ -87,6 +87,7 @@ private:
     void look_after_live_save();
     void end_live_save();
     [[nodiscard]] Object status() const;
+    [[nodiscard]] Result<Object> debug(const Object& arguments);
     [[nodiscard]] Result<Object> save_now(const std::string& store_directory,
                                           const SaveOptions& options);
     void set_paused(bool paused);

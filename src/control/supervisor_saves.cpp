@@ -165,7 +165,8 @@ void Supervisor::end_live_save() {
                            .add("mode", "live")
                            .add("pauseMs", keeper_.pause_ms())
                            .add("stalledMs", stalled)
-                           .add("copiedPages", copied));
+                           .add("copiedPages", copied)
+                           .add("loggedPages", keeper_.logged_pages()));
     }
 }
 

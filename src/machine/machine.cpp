@@ -213,6 +213,12 @@ void Machine::input(const Input& input) {
         m.board->set_generation(generation->id);
     } else if (const auto* clock = std::get_if<SetClock>(&input)) {
         m.board->set_clock(clock->seconds, m.ticks());
+    } else if (const auto* block = std::get_if<BlockInterrupts>(&input)) {
+        m.s.inhibits.block_irq = block->on;
+        m.tell_inhibits();
+    } else if (const auto* use = std::get_if<UseApicv>(&input)) {
+        m.s.inhibits.disabled = !use->on;
+        m.tell_inhibits();
     }
 }
 
@@ -230,6 +236,19 @@ i64 Machine::clock_seconds() const { return impl_->board->clock_seconds(impl_->t
 const state::MachineConfig& Machine::config() const { return impl_->config; }
 const state::Machine& Machine::schedule() const { return impl_->s; }
 state::Vcpu Machine::vcpu(VcpuIndex index) const { return impl_->vcpus[index.value()]->save(); }
+void Machine::set_dirty_logging(bool on) {
+    for (const auto& vcpu : impl_->vcpus) {
+        vcpu->set_dirty_logging(on);
+    }
+}
+std::vector<Gfn> Machine::take_logged_pages() {
+    std::vector<Gfn> pages;
+    for (const auto& vcpu : impl_->vcpus) {
+        const std::vector<Gfn> logged = vcpu->take_logged_pages();
+        pages.insert(pages.end(), logged.begin(), logged.end());
+    }
+    return pages;
+}
 cpu::GuestMemory& Machine::memory() { return impl_->ram->guest(); }
 Result<> Machine::fill_page_states(u8 state) { return impl_->ram->fill_states(state); }
 void Machine::memory_replaced() { impl_->package->forget_all(); }

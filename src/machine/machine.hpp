@@ -48,9 +48,18 @@ struct NewGeneration {
 struct SetClock {
     i64 seconds = 0; ///< since 1970
 };
+/// NMIs, SMIs and interrupts wait until it is off again: for debugging.
+struct BlockInterrupts {
+    bool on = false;
+};
+/// Whether the silicon may virtualize L1's local APICs. No guest sees it.
+struct UseApicv {
+    bool on = true;
+};
 /// What comes from outside. All of it enters through Machine::input.
 using Input =
-    std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy, NewGeneration, SetClock>;
+    std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy, NewGeneration, SetClock,
+                 BlockInterrupts, UseApicv>;
 
 /// When run() comes back at the latest.
 struct RunLimits {
@@ -140,6 +149,10 @@ public:
     /// instructions, much cheaper than units().
     [[nodiscard]] const state::Machine& schedule() const;
     [[nodiscard]] state::Vcpu vcpu(VcpuIndex index) const;
+    /// Lets every vCPU log the clean pages that L1 itself writes (not L2, devices or L0).
+    void set_dirty_logging(bool on);
+    /// What was logged since the last call. The page mechanism knows all of it and more.
+    [[nodiscard]] std::vector<Gfn> take_logged_pages();
     /// RAM, for the snapshot layer; regions are sorted by address.
     [[nodiscard]] cpu::GuestMemory& memory();
     /// Gives every page the same state, `clean` with or without `absent`, before the machine first

@@ -22,8 +22,11 @@ struct Machine::Impl final : hv::BoardPort, device::MessageSink {
     Vector acknowledge_pic() override { return board->acknowledge_pic(); }
     [[nodiscard]] bool pic_output() const override { return board->pic_output(); }
     void send(VcpuIndex from, const hv::InterruptMessage& message) override;
+    void apic_changed() override;
     // MessageSink: the I/O APIC.
     void send(const hv::InterruptMessage& message) override;
+
+    void tell_inhibits();
 
     [[nodiscard]] Board::Config board_config() const;
     [[nodiscard]] Ticks ticks() const;

@@ -328,6 +328,30 @@ void Machine::Impl::send(const hv::InterruptMessage& message) {
     route(message, from_io_apic, ticks());
 }
 
+/// Reasons that stay, once they were there, are those of an APIC that was changed
+/// (hv::ApicvPolicy).
+void Machine::Impl::apic_changed() {
+    state::ApicvInhibits& inhibits = s.inhibits;
+    inhibits.physical_id_aliased = false;
+    std::vector<u32> ids;
+    for (const auto& vcpu : vcpus) {
+        const hv::ApicIdentity apic = vcpu->apic_identity();
+        inhibits.apic_id_modified |= apic.id_modified;
+        inhibits.apic_base_modified |= apic.moved;
+        if (apic.enabled) {
+            inhibits.physical_id_aliased |= std::find(ids.begin(), ids.end(), apic.id) != ids.end();
+            ids.push_back(apic.id);
+        }
+    }
+    tell_inhibits();
+}
+
+void Machine::Impl::tell_inhibits() {
+    for (const auto& vcpu : vcpus) {
+        vcpu->set_inhibits(s.inhibits);
+    }
+}
+
 /// Delivers a message to every local APIC that it addresses, or to the preferred one.
 void Machine::Impl::route(const hv::InterruptMessage& message, VcpuIndex from, Ticks now) {
     hv::Vcpu* preferred = nullptr;

@@ -144,6 +144,7 @@ Result<> Machine::load_units(std::span<const Unit> units) {
         TRY(vcpu->settle());
     }
     m.s = contents.machine;
+    m.tell_inhibits();
     m.board = std::move(board);
     m.completing = false;
     std::fill(m.served.begin(), m.served.end(), Ticks(0));
