@@ -64,6 +64,7 @@ struct Vcpu::Impl {
     void pass_x2apic();
     void write_vmcs01(const state::NestedPending& what);
     void change_vmcs01(const state::NestedPending& what);
+    void request();
     void serve_requests();
     void follow_apic();
     void follow_setting();

@@ -264,6 +264,14 @@ void Vcpu::Impl::change_vmcs01(const state::NestedPending& what) {
     make_vmcs01_current();
 }
 
+/// Between two instructions at once, otherwise when the running one is complete.
+void Vcpu::Impl::request() {
+    requested = true;
+    if (!unsettled && !cpu.answering()) {
+        serve_requests();
+    }
+}
+
 void Vcpu::Impl::serve_requests() {
     requested = false;
     state::NestedPending wanted;
@@ -385,12 +393,12 @@ void Vcpu::Impl::empty_log() {
 
 void Vcpu::set_inhibits(const state::ApicvInhibits& machine) {
     impl_->inhibits = machine;
-    impl_->requested = true;
+    impl_->request();
 }
 
 void Vcpu::set_dirty_logging(bool on) {
     impl_->logging = on;
-    impl_->requested = true;
+    impl_->request();
 }
 
 std::vector<Gfn> Vcpu::take_logged_pages() {

@@ -10,7 +10,7 @@ import vm
 from vm import CORRUPT, FAILED, INCOMPATIBLE, USAGE
 
 VERBS = [
-    "run", "save", "restore", "ps", "pause", "resume", "stop", "check", "host dump", "snap ls", "snap show",
+    "run", "save", "restore", "ps", "pause", "resume", "stop", "debug", "check", "host dump", "snap ls", "snap show",
     "snap diff", "snap log", "snap tag", "snap verify", "snap rm", "snap export", "snap import",
     "store init", "store stat", "store gc", "store fsck", "store sync", "state decode", "state schema", "digest",
 ]  # fmt: skip
@@ -192,6 +192,45 @@ class Snapshots(vm.VmTest):
     def test_timing_tells_when_the_first_instruction_ran(self):
         done = self.vm("restore", "a", "--until", "icount:3000000", "--timing", "--json")
         self.assertGreater(json.loads(done.stderr)["firstInstructionMs"], 0)
+
+
+class Debug(vm.VmTest):
+    def start_in_l2(self, *arguments):
+        process = self.start("run", *self.guest("vmx"), "--until", "l2", "--pause", "--name", "c", *arguments)
+        self.wait_for(lambda: [m["state"] for m in self.json("ps")] == ["paused"])
+        return process
+
+    def pending(self, tag):
+        self.vm("save", "c", "--tag", tag)
+        return self.json("state", "decode", tag, "--unit", "vcpu[0].nested")["vcpu[0].nested"]["pending"]
+
+    def test_what_it_switches_while_l2_runs_waits_in_the_snapshot(self):
+        process = self.start_in_l2()
+        self.assertFalse(self.json("debug", "c")["blockIrq"])
+        self.assertFalse(self.pending("before")["apicvUpdate"])
+        self.assertTrue(self.json("debug", "c", "--apicv", "off")["inhibits"]["disabled"])
+        self.assertTrue(self.pending("after")["apicvUpdate"])
+        self.vm("restore", "after", status=1)  # all of the guest's checks pass
+        self.vm("resume", "c")
+        self.assertEqual(process.wait(timeout=60), 1)
+
+    def test_interrupts_wait_while_they_are_blocked(self):
+        process = self.start_in_l2()
+        self.assertTrue(self.json("debug", "c", "--block-irq", "on")["blockIrq"])
+        self.vm("resume", "c")  # L2 loops until an interrupt for L1 comes
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(timeout=3)
+        self.assertEqual(self.json("ps")[0]["state"], "running")
+        # What is switched on and off while L2 loops is left for an exit that does not come.
+        self.assertIn("loggedPages", self.json("save", "c", "--tag", "live", "--mode", "live"))
+        self.assertTrue(self.pending("looping")["dirtyLogging"])
+        self.vm("debug", "c", "--block-irq", "off")
+        self.assertEqual(process.wait(timeout=60), 1)
+
+    def test_a_word_other_than_on_and_off_is_a_usage_error(self):
+        self.start_counter("c")
+        self.vm("debug", "c", "--apicv", "maybe", status=USAGE)
+        self.vm("run", *self.guest("mix"), "--apicv", "maybe", status=USAGE)
 
 
 class Running(vm.VmTest):

