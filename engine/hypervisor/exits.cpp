@@ -115,8 +115,7 @@ std::optional<Exit> Vcpu::Impl::handle_access() {
         }
         Lapic::Effects effects;
         if (a.size <= 4 && (offset & 15) + a.size <= 4) {
-            effects =
-                lapic.mmio_write_part(offset, static_cast<u32>(a.data), a.size, ticks_now());
+            effects = lapic.mmio_write_part(offset, static_cast<u32>(a.data), a.size, ticks_now());
         }
         cpu.answer_access(0);
         return apic_effects(effects);

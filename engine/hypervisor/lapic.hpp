@@ -79,9 +79,7 @@ public:
                 software_enabled()};
     }
     [[nodiscard]] bool id_modified() const { return setting().id != id_; }
-    [[nodiscard]] bool moved() const {
-        return enabled() && (s_.base & ~page_mask) != default_base;
-    }
+    [[nodiscard]] bool moved() const { return enabled() && (s_.base & ~page_mask) != default_base; }
     /// Guest-physical page of the registers; all ones unless in xAPIC mode.
     [[nodiscard]] u64 mmio_page() const {
         return enabled() && !x2apic() ? s_.base & ~page_mask : ~u64{0};
@@ -152,6 +150,10 @@ public:
     [[nodiscard]] Result<> load(const state::Lapic& from);
 
 private:
+    static constexpr u32 lvt_masked = 1u << 16;
+    /// Error status bits (SDM 3A figure 11-9).
+    static constexpr u32 esr_send_illegal = 1u << 5, esr_receive_illegal = 1u << 6,
+                         esr_illegal_register = 1u << 7;
     static constexpr u64 apic_base_bsp = 1u << 8;
     static constexpr u64 apic_base_x2apic = 1u << 10;
     static constexpr u64 apic_base_enable = 1u << 11;

@@ -62,7 +62,8 @@ bool Vcpu::Impl::interrupt_waits() const {
 }
 
 bool Vcpu::Impl::pic_waits() const {
-    return !inhibits.block_irq && lapic.accepts_pic() && config.board != nullptr && config.board->pic_output();
+    return !inhibits.block_irq && lapic.accepts_pic() && config.board != nullptr &&
+           config.board->pic_output();
 }
 
 void Vcpu::Impl::advance_pmu() {

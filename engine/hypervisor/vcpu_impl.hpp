@@ -140,11 +140,11 @@ struct Vcpu::Impl {
     Lapic::Setting known_apic;     ///< what vmcs01, and what waits for it, was made from
     u32 x2apic_passed_for = 0;     ///< controls that the MSR bitmap was made for
     std::array<u8, page_size> msr_bitmap{};
-    alignas(64) std::array<u32, 16> posted{}; ///< L1's posted-interrupt descriptor
+    alignas(64) std::array<u32, 16> posted{};    ///< L1's posted-interrupt descriptor
     std::array<u64, cpu::log_entries> pml_log{}; ///< vmcs01's page-modification log
-    std::vector<Gfn> logged;                  ///< taken from it
-    std::set<u32> reported_msrs; ///< each unknown MSR is named once in the log
-    cpu::PendingAccess outside;  ///< handed to the board, not answered yet
+    std::vector<Gfn> logged;                     ///< taken from it
+    std::set<u32> reported_msrs;                 ///< each unknown MSR is named once in the log
+    cpu::PendingAccess outside;                  ///< handed to the board, not answered yet
 };
 
 } // namespace nestor::hv

@@ -1,12 +1,12 @@
 // vmcs01, under which L0 runs L1: how it is made, and how it changes.
 //
 // Owns the control fields of Impl::vmcs01. They are written when something changes, never at an
-// entry, and saved as last written. L0 decides about L1's APIC, its mode and dirty logging whichever
-// level runs; while L2 does, vmcs02 is the current VMCS and what was decided is a flag in
+// entry, and saved as last written. L0 decides about L1's APIC, its mode and dirty logging
+// whichever level runs; while L2 does, vmcs02 is the current VMCS and what was decided is a flag in
 // state::NestedPending, carried out once vmcs01 is current again (SDM 3C 25.6, 30).
 //
-// The local APIC's page is the virtual-APIC page as it stands. So nothing is copied when APICv comes
-// or goes: only who reads and writes the page changes.
+// The local APIC's page is the virtual-APIC page as it stands. So nothing is copied when APICv
+// comes or goes: only who reads and writes the page changes.
 #include <algorithm>
 
 #include "engine/arch/bits.hpp"
@@ -24,11 +24,10 @@ namespace {
 /// HLT, MWAIT, RDPMC and MONITOR exit; MSRs by bitmap; TPR accesses go to the virtual-APIC page.
 /// Port accesses come to L0 as PendingAccess, data included, so that it need not emulate the
 /// instruction; the I/O control is for exits to an L1.
-constexpr u32 proc_controls = proc_control::hlt_exiting | proc_control::mwait_exiting |
-                              proc_control::rdpmc_exiting | proc_control::use_msr_bitmaps |
-                              proc_control::monitor_exiting | proc_control::use_tpr_shadow |
-                              proc_control::use_tsc_offsetting |
-                              proc_control::activate_secondary_controls;
+constexpr u32 proc_controls =
+    proc_control::hlt_exiting | proc_control::mwait_exiting | proc_control::rdpmc_exiting |
+    proc_control::use_msr_bitmaps | proc_control::monitor_exiting | proc_control::use_tpr_shadow |
+    proc_control::use_tsc_offsetting | proc_control::activate_secondary_controls;
 
 /// RDTSCP (and RDPID), INVPCID and XSAVES run without an exit.
 constexpr u32 secondary_controls =
@@ -189,8 +188,8 @@ void Vcpu::Impl::store_vmcs01(state::Vmcs& into) const {
         into.eoi_exit_bitmap1 = level[1];
         into.eoi_exit_bitmap2 = level[2];
         into.eoi_exit_bitmap3 = level[3];
-        into.guest_interrupt_status = static_cast<u16>((into.guest_interrupt_status & 0xff00) |
-                                                       lapic.highest_requested());
+        into.guest_interrupt_status =
+            static_cast<u16>((into.guest_interrupt_status & 0xff00) | lapic.highest_requested());
     } else {
         into.tpr_threshold = lapic.tpr_threshold();
     }
@@ -351,8 +350,8 @@ void Vcpu::Impl::accept(Vector vector, bool level_triggered) {
     if (!lapic.admit(vector, level_triggered)) {
         return;
     }
-    if (unsettled || (vmcs01.pin_based_vm_exec_control &
-                      pin_control::process_posted_interrupts) == 0) {
+    if (unsettled ||
+        (vmcs01.pin_based_vm_exec_control & pin_control::process_posted_interrupts) == 0) {
         lapic.request(vector);
         return;
     }

@@ -22,8 +22,8 @@ Result<int> debug(const DebugVerb& o) {
     if (o.json) {
         print_line(done.to_json());
     } else {
-        print_line(o.name + " at count " + std::to_string(done.number("count")) +
-                   ": interrupts " + (done.flag("blockIrq") ? "wait" : "are delivered") +
+        print_line(o.name + " at count " + std::to_string(done.number("count")) + ": interrupts " +
+                   (done.flag("blockIrq") ? "wait" : "are delivered") +
                    ", APIC virtualization is " + (done.flag("apicv") ? "allowed" : "off"));
     }
     return 0;

@@ -57,9 +57,8 @@ struct UseApicv {
     bool on = true;
 };
 /// What comes from outside. All of it enters through Machine::input.
-using Input =
-    std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy, NewGeneration, SetClock,
-                 BlockInterrupts, UseApicv>;
+using Input = std::variant<SerialInput, AdvanceTicks, PowerButton, Entropy, NewGeneration, SetClock,
+                           BlockInterrupts, UseApicv>;
 
 /// When run() comes back at the latest.
 struct RunLimits {

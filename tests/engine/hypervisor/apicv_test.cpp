@@ -101,8 +101,8 @@ TEST_P(Apicv, NoGuestSeesWhetherItIsOnOffOrToggled) {
         ASSERT_EQ(off->run({.until = until}).kind, stop.kind);
         ASSERT_EQ(toggled->run({.until = until}).kind, stop.kind);
         ASSERT_EQ(first_difference(*on, *off), "") << guest << ", count " << on->count().value();
-        ASSERT_EQ(first_difference(*on, *toggled), "") << guest << ", count "
-                                                       << on->count().value();
+        ASSERT_EQ(first_difference(*on, *toggled), "")
+            << guest << ", count " << on->count().value();
         ASSERT_FALSE(delivers(*off));
         with += delivers(*on) ? 1 : 0;
         if (++stops % 256 == 0) {
