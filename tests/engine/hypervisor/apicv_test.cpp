@@ -26,7 +26,7 @@ using namespace machine;
 
 constexpr u64 memory_size = u64{64} << 20;
 constexpr Icount forever{~u64{0}};
-constexpr Icount enough{20000000}; ///< of the guests that run long
+constexpr Icount enough{8000000}; ///< of the guests that run long
 
 std::unique_ptr<Machine> booted(const std::string& guest, u16 cpus = 1) {
     const char* const guests = std::getenv("GUESTS");
