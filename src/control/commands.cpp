@@ -6,7 +6,6 @@
 
 #include <unistd.h>
 
-#include "engine/state/codec.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/supervisor.hpp"
 
@@ -114,8 +113,7 @@ Result<Object> Supervisor::debug(const Object& arguments) {
     Object object;
     object.add("count", machine_.count().value())
         .add("blockIrq", inhibits.block_irq)
-        .add("apicv", !inhibits.disabled)
-        .add("inhibits", RawJson{state::to_json(inhibits)});
+        .add("apicv", !inhibits.disabled);
     return object;
 }
 

@@ -208,7 +208,7 @@ class Debug(vm.VmTest):
         process = self.start_in_l2()
         self.assertFalse(self.json("debug", "c")["blockIrq"])
         self.assertFalse(self.pending("before")["apicvUpdate"])
-        self.assertTrue(self.json("debug", "c", "--apicv", "off")["inhibits"]["disabled"])
+        self.assertFalse(self.json("debug", "c", "--apicv", "off")["apicv"])
         self.assertTrue(self.pending("after")["apicvUpdate"])
         self.vm("restore", "after", status=1)  # all of the guest's checks pass
         self.vm("resume", "c")
