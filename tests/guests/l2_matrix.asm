@@ -65,6 +65,7 @@
 %define NOTIFY 0xf2
 %define VECTOR 0x61             ; of L1's own interrupts
 %define SERVED 0x31             ; one that is in service at L1 all the time
+%define BLOCKED 0x35            ; one that waits behind it
 %define VIRTUAL 0x51
 
 %define FIELDS 512
@@ -82,6 +83,7 @@ main:
     set_hook VECTOR, eoi_hook
     set_hook 0x62, eoi_hook
     set_hook SERVED, no_hook
+    set_hook BLOCKED, eoi_hook
     set_hook NOTIFY, eoi_hook
     lea rsi, [smi_handler]
     mov ecx, smi_handler_end - smi_handler
@@ -711,6 +713,7 @@ set_action:
     mov dword [g_regs + 7 * 8], 0xfee000b0
     jmp .store
 .cr8:
+    apic_write APIC_ICR, 0x40000 | BLOCKED ; waits behind SERVED, so the threshold matters
     mov dword [g_regs], 4
     vmw GUEST_RIP, A(l2_acts.cr8)
     ret
@@ -795,7 +798,7 @@ apic_load:
     jb .end
     cmp ecx, 0x29
     jb .read
-    cmp ecx, 0x2f
+    cmp ecx, 0x30
     jb .end
     cmp ecx, 0x3a
     jb .read

@@ -14,6 +14,7 @@
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
 #include "src/base/check.hpp"
+#include "tests/matrix/conditions.hpp"
 
 namespace nestor::matrix {
 
@@ -24,78 +25,19 @@ namespace {
 
 constexpr u64 memory_size = u64{6} << 20;
 constexpr u64 to_mark = 200000, to_situation = 4000, to_end = 200000; ///< counts, at most
-/// As in l2_matrix.asm.
-constexpr u8 interrupt_vector = 0x61, notification_vector = 0xf2;
-constexpr u64 descriptor_on = 0x50c000 + 32;
-constexpr u64 calm_counts = 20;
-constexpr unsigned guest_events = 16; ///< what comes behind needs nothing of the guest
-
 /// An instruction and a period of the preemption timer have no common factor, so deadlines mostly
 /// lie strictly in the past when they are seen.
 constexpr u32 ticks_per_instruction = 7;
 
-std::string parameters(const Levels& levels) {
-    const auto bit_of = [&](Factor f, unsigned n) { return unsigned{level(levels, f)} << n; };
-    return fmt::format("{:x}", bit_of(Factor::ept, 0) | bit_of(Factor::unrestricted, 1) |
-                                   bit_of(Factor::shadowing, 2) | bit_of(Factor::mode, 4) |
-                                   bit_of(Factor::apic, 8) |
-                                   (level(levels, Factor::event) % guest_events) << 12);
+/// What decides how a machine gets into the situation, and what becomes of it there.
+std::string saved_key(const Levels& levels) {
+    return fmt::format("{} {} {} {} {}", parameters(levels), level(levels, Factor::event),
+                       level(levels, Factor::update), level(levels, Factor::apicv),
+                       level(levels, Factor::logging));
 }
-
-bool requested(const state::Vcpu& v, u8 vector) {
-    return (v.lapic.page[(0x200 >> 2) + vector / 32 * 4] >> (vector & 31) & 1) != 0;
-}
-
-/// Whether the machine stands in the situation. `calm`: counts since the mark.
-bool holds(const Levels& levels, Machine& machine, u64 calm) {
-    const state::Vcpu v = machine.vcpu(VcpuIndex(0));
-    const state::Nested& n = v.nested;
-    const u64 now = machine.ticks().value();
-    constexpr u64 never = ~u64{0};
-    if (n.guest_mode == (is(levels, event::smm) || is(levels, event::exited))) {
-        return false;
-    }
-    switch (static_cast<event>(level(levels, Factor::event))) {
-    case event::none:
-        return calm >= calm_counts && !n.run_pending;
-    case event::exception: // a fault, or software's
-        return (v.events.injected_info >> 8 & 0x800003) >= 0x800002;
-    case event::nmi:
-        return v.events.nmi_count > 0;
-    case event::interrupt:
-        return requested(v, interrupt_vector);
-    case event::mtf:
-        return n.mtf_pending;
-    case event::timer_past:
-        return n.timer_deadline <= now;
-    case event::timer_future:
-        return calm >= calm_counts && n.timer_deadline != never && n.timer_deadline > now;
-    case event::posted: {
-        u8 on = 0;
-        const auto read = machine.memory().read(Gpa(descriptor_on), {&on, 1});
-        CHECK(read == cpu::MemoryStatus::ok);
-        return requested(v, notification_vector) && on == 1;
-    }
-    case event::smm:
-        return v.cpu.in_smm && n.smm.guest_mode;
-    case event::halt:
-        return v.cpu.activity == state::ActivityState::hlt;
-    case event::run_pending:
-        return n.run_pending && v.events.injected_info == 0;
-    case event::exited:
-        return n.vmxon && v.cpu.rip == n.vmcs12.host_rip; // L1 has not looked at the exit yet
-    case event::pending_debug:
-        return v.cpu.pending_debug != 0 && v.cpu.blocking_by_mov_ss;
-    case event::mwait:
-        return v.cpu.activity == state::ActivityState::hlt && v.cpu.monitor_armed;
-    case event::init:
-        return v.events.init;
-    case event::smi:
-        return v.events.smi;
-    case event::sti_shadow:
-        return v.cpu.blocking_by_sti;
-    }
-    return false;
+std::string unbroken_key(const Levels& levels) {
+    return fmt::format("{} {} {}", saved_key(levels), level(levels, Factor::apicv_since),
+                       level(levels, Factor::logging_since));
 }
 
 /// Calls visit(address, bytes) for every page that was written since all were made clean.
@@ -126,25 +68,16 @@ std::map<u64, Digest> digests_of(Machine& machine, std::map<u64, Digest> before)
     return before;
 }
 
-std::vector<std::byte> guest_bytes(const machine::Unit& unit) {
-    const state::StructInfo* const info = state::erased::find(unit.type);
-    CHECK(info != nullptr);
-    void* const value = info->create();
-    CHECK(state::erased::decode(value, *info, unit.bytes).has_value());
-    auto bytes = state::erased::encode(value, *info, state::erased::Scope::guest);
-    info->destroy(value);
-    return bytes;
-}
-
 End end_of(Machine& machine, const Stop& stop, const std::map<u64, Digest>& before) {
     End end;
     end.stop = fmt::format("stop {} with status {}", static_cast<int>(stop.kind), stop.exit_status);
     end.count = machine.count().value();
     end.vcpu = machine.vcpu(VcpuIndex(0));
-    end.vcpu_digest = state::guest_digest(end.vcpu);
+    end.vcpu_digest = state::digest(end.vcpu);
+    end.guest_digest = state::guest_digest(end.vcpu);
     for (const machine::Unit& unit : machine.units()) {
         if (!unit.name.starts_with("vcpu[")) {
-            end.units[unit.name] = guest_bytes(unit);
+            end.units[unit.name] = unit.bytes;
         }
     }
     end.pages = digests_of(machine, before);
@@ -176,6 +109,9 @@ std::vector<std::string> compare(const End& got, const End& wanted) {
     if (got.stop != wanted.stop || got.count != wanted.count) {
         out.push_back(fmt::format("{} at count {}; unbroken: {} at {}", got.stop, got.count,
                                   wanted.stop, wanted.count));
+    }
+    if (got.guest_digest != wanted.guest_digest) {
+        out.emplace_back("a guest can see the difference");
     }
     if (got.vcpu_digest != wanted.vcpu_digest) {
         for (const auto& d : state::diff(got.vcpu, wanted.vcpu)) {
@@ -214,6 +150,7 @@ std::unique_ptr<Machine> Situations::boot(const Levels& levels) const {
     images.command_line = parameters(levels);
     CHECK((*machine)->fill_page_states(cpu::page_state::clean).has_value());
     CHECK((*machine)->boot(images).has_value());
+    set_conditions(**machine, {}, at_start(levels));
     return std::move(*machine);
 }
 
@@ -226,14 +163,20 @@ Result<Saved> Situations::make_saved(const Levels& levels) const {
         if (machine->run({.until = Icount(mark + i)}).kind != Stop::Kind::count) {
             break;
         }
-        reached = holds(levels, *machine, i);
+        reached = event_holds(levels, *machine, i) &&
+                  (!update_is_l2s(levels) ||
+                   is_pending(levels, machine->vcpu(VcpuIndex(0)).nested.pending));
     }
     if (!reached) {
         return fail(ErrorCode::failed, "not reached");
     }
+    set_conditions(*machine, at_start(levels), when_saved(levels));
     Saved saved;
     saved.count = machine->count().value();
     saved.vcpu = machine->vcpu(VcpuIndex(0));
+    if (!is_pending(levels, saved.vcpu.nested.pending)) {
+        return fail(ErrorCode::failed, "not reached: the update is not pending");
+    }
     for (machine::Unit& unit : machine->units()) {
         if (!unit.name.starts_with("vcpu[")) {
             saved.others.push_back(std::move(unit));
@@ -247,7 +190,7 @@ Result<Saved> Situations::make_saved(const Levels& levels) const {
 }
 
 Result<const Saved*> Situations::reach(const Levels& levels) {
-    const std::string key = parameters(levels);
+    const std::string key = saved_key(levels);
     auto found = saved_.find(key);
     if (found == saved_.end()) {
         found = saved_.emplace(key, make_saved(levels)).first;
@@ -259,10 +202,17 @@ Result<const Saved*> Situations::reach(const Levels& levels) {
 }
 
 Result<const End*> Situations::unbroken(const Levels& levels, u64 count) {
-    const std::string key = parameters(levels);
+    const std::string key = unbroken_key(levels);
     auto found = unbroken_.find(key);
     if (found == unbroken_.end()) {
         const auto machine = boot(levels);
+        if (const Conditions from = at_start(levels), to = when_restored(levels); from != to) {
+            if (machine->run({.until = Icount(count)}).kind != Stop::Kind::count) {
+                return fail(ErrorCode::failed, "the machine ends in front of the situation");
+            }
+            set_conditions(*machine, from, when_saved(levels));
+            set_conditions(*machine, when_saved(levels), to);
+        }
         const Stop stop = machine->run({.until = Icount(count + to_end)});
         if (stop.kind != Stop::Kind::debug_exit || stop.exit_status != 1) {
             return fail(ErrorCode::failed, "the machine that is not stopped ends in a failure");
@@ -289,6 +239,8 @@ Result<End> Situations::restored(const Levels& levels, const Saved& saved,
     const auto machine = TRY(Machine::create(config));
     bring_memory(*machine, saved.memory, is(levels, memory::lazy));
     TRY(machine->load_units(units));
+    // Inhibits are state; what is logged is decided anew.
+    set_conditions(*machine, {.apicv = when_saved(levels).apicv}, when_restored(levels));
     Stop stop;
     for (;;) {
         stop = machine->run({.until = Icount(saved.count + to_end)});

@@ -30,13 +30,14 @@ struct Saved {
     std::map<u64, Digest> pages; ///< of `memory`
 };
 
-/// What a machine is at its end, as far as a guest can see.
+/// What a machine is at its end: with what no guest can see, because by then all of L0's conditions
+/// have been carried out.
 struct End {
     std::string stop;
     u64 count = 0;
     std::map<std::string, std::vector<std::byte>> units;
     state::Vcpu vcpu;
-    Digest vcpu_digest;
+    Digest vcpu_digest, guest_digest;
     std::map<u64, Digest> pages;
 };
 
