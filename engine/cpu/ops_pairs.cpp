@@ -62,35 +62,68 @@ constexpr OpFn neighbours_of() {
 template <class T>
 using Copy = WriteReg<T, StoreReg<T>>;
 
-/// What may follow a Copy to its own destination: the two together have three operands, and the
-/// copy itself need not be stored.
+/// Steps that compute the register op->dst from registers.
 template <class Step>
-struct Changes {
-    static constexpr bool a_copy = false;
+struct Computes {};
+template <class T>
+struct Computes<Copy<T>> {
+    using Size = T;
+    static T run(Cpu& cpu, const Op* op) { return cpu.reg<T>(op->src); }
 };
-template <class Operand, class Body, bool reads_src>
-struct ChangesCopy {
-    static constexpr bool a_copy = true;
-    /// The other operand is the register op->src.
-    static constexpr bool reads_source = reads_src;
-    using Size = Operand;
-    static const Op* run(Cpu& cpu, const Op* op) {
-        const Operand v = cpu.reg<Operand>(op->src);
-        ++op;
-        const u8 dst = op->dst;
-        cpu.set_reg<Operand>(dst, Body::run(cpu, op, v));
-        return next(cpu, op);
+template <class T, class Body>
+struct Computes<ModifyReg<T, Body>> {
+    using Size = T;
+    static T run(Cpu& cpu, const Op* op) { return Body::run(cpu, op, cpu.reg<T>(op->dst)); }
+};
+
+/// Steps that change the register op->dst, given what it holds.
+template <class Step>
+struct Changes {};
+template <class T, class Body>
+struct Changes<ModifyReg<T, Body>> {
+    using Size = T;
+    static T run(Cpu& cpu, const Op* op, T v) { return Body::run(cpu, op, v); }
+};
+/// Where each register of the sum is op->dst: additions and multiples.
+template <class T, Ea form>
+struct Changes<Lea<T, form>> {
+    using Size = T;
+    static T run(Cpu&, const Op* op, T v) {
+        const T scaled = form == Ea::indexed ? static_cast<T>(v << (op->ea & ea::scale)) : T{0};
+        return static_cast<T>(displaced(v + scaled, op));
     }
 };
-template <class T, Alu operation, bool flags>
-struct Changes<ModifyReg<T, AluReg<operation, T, flags>>>
-    : ChangesCopy<T, AluReg<operation, T, flags>, true> {};
-template <class T, Alu operation, bool flags>
-struct Changes<ModifyReg<T, AluImm<operation, T, flags>>>
-    : ChangesCopy<T, AluImm<operation, T, flags>, false> {};
-template <class T, Shift kind, bool flags>
-struct Changes<ModifyReg<T, ByImm<kind, T, flags>>> : ChangesCopy<T, ByImm<kind, T, flags>, false> {
-};
+
+template <class Step>
+constexpr bool reads_source = false; ///< the register op->src as well
+template <class T, Alu operation, class U, bool flags>
+constexpr bool reads_source<ModifyReg<T, AluReg<operation, U, flags>>> = true;
+template <class Step>
+constexpr bool is_lea = false;
+template <class T, Ea form>
+constexpr bool is_lea<Lea<T, form>> = true;
+
+/// The second changes what the first computed, which is not stored in between.
+template <class First, class Second>
+const Op* in_place(Cpu& cpu, const Op* op) {
+    using T = typename Changes<Second>::Size;
+    const T v = Computes<First>::run(cpu, op);
+    ++op;
+    const u8 dst = op->dst;
+    cpu.set_reg<T>(dst, Changes<Second>::run(cpu, op, v));
+    return next(cpu, op);
+}
+template <class First, class Second>
+concept InPlace = std::is_same_v<typename Computes<First>::Size, typename Changes<Second>::Size>;
+
+template <class First, class Second>
+constexpr OpFn in_place_of() {
+    if constexpr (InPlace<First, Second>) {
+        return in_place<First, Second>;
+    } else {
+        return nullptr;
+    }
+}
 
 /// Handlers of `First` and each of the Steps behind it.
 template <class First, class... Steps>
@@ -98,28 +131,30 @@ constexpr std::array<OpFn, sizeof...(Steps)> followed_by{both<First, Steps>...};
 /// Likewise where the second has the same sum; null where there is no such pair.
 template <class First, class... Steps>
 constexpr std::array<OpFn, sizeof...(Steps)> beside{neighbours_of<First, Steps>()...};
+/// Likewise where the second changes what the first computed.
+template <class First, class... Steps>
+constexpr std::array<OpFn, sizeof...(Steps)> changing{in_place_of<First, Steps>()...};
 
 /// One of the frequent instructions.
 struct Known {
     OpFn alone;
-    const OpFn* then;         ///< with each of the others behind it, in their order
-    const OpFn* beside;       ///< likewise, as neighbours
-    bool loads;               ///< from memory into op->dst
-    OpFn on_copy32 = nullptr; ///< behind a Copy of that size to the same register
-    OpFn on_copy64 = nullptr;
-    bool reads_source = false; ///< then op->src must not be that register
+    const OpFn* then;     ///< with each of the others behind it, in their order
+    const OpFn* beside;   ///< likewise, as neighbours
+    const OpFn* changing; ///< likewise, in place
+    bool loads;           ///< from memory into op->dst
+    bool reads_source;    ///< besides op->dst
+    bool sums;            ///< LEA
 };
 
 template <class Step, class... All>
 constexpr Known known() {
-    Known k{handler<Step>, followed_by<Step, All...>.data(), beside<Step, All...>.data(),
-            loads<Step>};
-    if constexpr (Changes<Step>::a_copy) {
-        constexpr bool wide = sizeof(typename Changes<Step>::Size) == 8;
-        (wide ? k.on_copy64 : k.on_copy32) = Changes<Step>::run;
-        k.reads_source = Changes<Step>::reads_source;
-    }
-    return k;
+    return {handler<Step>,
+            followed_by<Step, All...>.data(),
+            beside<Step, All...>.data(),
+            changing<Step, All...>.data(),
+            loads<Step>,
+            reads_source<Step>,
+            is_lea<Step>};
 }
 template <class... Steps>
 constexpr std::array<Known, sizeof...(Steps)> all_known{known<Steps, Steps...>()...};
@@ -163,6 +198,15 @@ bool same_sum(const Known& a, const Op& first, const Op& second) {
            !(a.loads && (written == first.base || written == first.index));
 }
 
+/// Whether the second Op changes the register that the first computes, and reads it as such only.
+bool same_register(const Known& b, const Op& first, const Op& second) {
+    const u8 written = Cpu::gpr_slot(first.dst / 8u);
+    const bool sum_of_it =
+        second.base == written && (second.index == written || second.index == Cpu::zero_slot);
+    return first.dst == second.dst && !(b.reads_source && second.src == first.dst) &&
+           (!b.sums || sum_of_it);
+}
+
 /// The handler that does two Ops that follow each other, or null.
 OpFn both_of(const Op& first, const Op& second) {
     const Known* a = find(first.fn);
@@ -170,15 +214,10 @@ OpFn both_of(const Op& first, const Op& second) {
     if (b == nullptr) {
         return nullptr;
     }
-    if (first.dst == second.dst && !(b->reads_source && second.src == first.dst)) {
-        const OpFn on_copy = a->alone == handler<Copy<u64>>   ? b->on_copy64
-                             : a->alone == handler<Copy<u32>> ? b->on_copy32
-                                                              : nullptr;
-        if (on_copy != nullptr) {
-            return on_copy;
-        }
-    }
     const auto n = b - frequent.begin();
+    if (a->changing[n] != nullptr && same_register(*b, first, second)) {
+        return a->changing[n];
+    }
     if (a->beside[n] != nullptr && same_sum(*a, first, second)) {
         return a->beside[n];
     }

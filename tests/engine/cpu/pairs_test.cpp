@@ -19,6 +19,9 @@ protected:
     unsigned any_register() {
         static constexpr unsigned usual[] = {0, 2, 5, 7, 8, 9, 10, 15};
         const unsigned any = pick(16);
+        if (pick(4) == 0) {
+            return last_;
+        }
         return pick(40) == 0 && any != rsp_number ? any : usual[pick(std::size(usual))];
     }
     /// Opcode bytes with a register or memory operand (ModRM r/m) and a register (or opcode digit).
@@ -31,6 +34,7 @@ protected:
         out.insert(out.end(), opcode);
         const unsigned low = (reg & 7) << 3;
         if (!memory) {
+            last_ = base;
             out.push_back(static_cast<u8>(0xc0 | low | (base & 7)));
         } else if (indexed) {
             const unsigned index = pick(30) == 0 ? 2 : 1;
@@ -41,6 +45,19 @@ protected:
             out.push_back(static_cast<u8>(0x40 | low | base));
             out.push_back(static_cast<u8>(pick(256)));
         }
+    }
+    /// LEA of a register's own sums and multiples, or one that looks like it.
+    void multiple(Bytes& out, bool wide) {
+        const unsigned base = any_register();
+        const unsigned index = pick(2) == 0 ? base : pick(2) == 0 ? rsp_number : any_register();
+        const unsigned reg = pick(4) == 0 ? any_register() : base;
+        out.push_back(static_cast<u8>(0x40 | (wide ? 8 : 0) | (reg >> 3) << 2 | (index >> 3) << 1 |
+                                      base >> 3));
+        out.push_back(0x8d);
+        out.push_back(static_cast<u8>(0x44 | (reg & 7) << 3));
+        out.push_back(static_cast<u8>(pick(4) << 6 | (index & 7) << 3 | (base & 7)));
+        out.push_back(static_cast<u8>(pick(256)));
+        last_ = reg;
     }
     void instruction(Bytes& out) {
         const bool wide = pick(2) == 0;
@@ -62,7 +79,7 @@ protected:
             return out.push_back(static_cast<u8>(pick(256)));
         }
         case 5:
-            return encode(out, wide, {0x8d}, reg, true); // LEA
+            return pick(2) == 0 ? multiple(out, wide) : encode(out, wide, {0x8d}, reg, true); // LEA
         case 6:
         case 7:
             return encode(out, wide, {0x8b}, reg, true);
@@ -105,6 +122,7 @@ protected:
     }
 
     std::mt19937_64 random_;
+    unsigned last_ = 0; ///< register that the last instruction wrote, mostly
 };
 
 TEST_F(Pairs, DoWhatTheirInstructionsDoOneByOne) {
