@@ -10,6 +10,7 @@
 
 #include <unistd.h>
 
+#include "src/base/log.hpp"
 #include "src/cli/terminal.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
@@ -95,9 +96,14 @@ void add_session_options(CLI::App* verb, SessionOptions& o) {
         verb, "--timing", o.timing,
         "Tell when the first instruction was executed, and when all of a lazily restored memory "
         "was there");
+    add_flag(verb, "--verbose", o.verbose,
+             "Name what the guest asks for and does not get: MSRs that do not exist, once each");
 }
 
 Result<control::Plan> make_plan(const SessionOptions& o) {
+    if (o.verbose) {
+        set_log_level(LogLevel::info);
+    }
     control::Plan plan;
     plan.name = o.name.empty() ? "vm-" + std::to_string(::getpid()) : o.name;
     if (!o.until.empty()) {

@@ -25,6 +25,7 @@ struct SessionOptions {
     std::string digest_every;
     std::string digest_file;
     bool timing = false;
+    bool verbose = false;
     bool json = false;
 };
 

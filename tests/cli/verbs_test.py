@@ -62,6 +62,11 @@ class Status(vm.VmTest):
         done = self.vm("run", *self.guest("faults64", "64M"), status=1)
         self.assertIn(b"ok ", done.stdout)
 
+    def test_verbose_names_an_msr_that_does_not_exist_once(self):
+        told = self.vm("run", *self.guest("faults64", "64M"), "--verbose", status=1).stderr
+        self.assertEqual(told.count(b"0x12345678"), 1)
+        self.assertEqual(self.vm("run", *self.guest("faults64", "64M"), status=1).stderr, b"")
+
     def test_a_guest_that_ends_before_the_event_fails_or_keeps_its_status(self):
         self.vm("run", *self.guest("faults64", "64M"), "--until", "serial:never", "--save", "x", status=1)
         self.assertEqual(self.json("snap", "ls"), [])
