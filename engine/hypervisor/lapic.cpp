@@ -1,12 +1,10 @@
-// Registers and timer of the local APIC (SDM 3A chapter 11).
+// Registers of the local APIC (SDM 3A chapter 11): what a read gives, what a write sets off.
 //
 // Owns state::Lapic. PPR is a word of the page that only the silicon writes, where it delivers
-// virtual interrupts; everybody else computes it. The timer is a deadline in ticks, never a
-// countdown: the current count is computed when somebody reads it. The APIC timer counts the core
-// crystal clock, 25 MHz, which is 40 ticks of the 1 GHz TSC that CPUID leaf 15H declares.
+// virtual interrupts; everybody else computes it. The timer is in lapic_timer.cpp, what comes of
+// interrupts in lapic_delivery.cpp.
 #include "engine/hypervisor/lapic.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -18,13 +16,8 @@ namespace nestor::hv {
 
 namespace {
 
-constexpr u64 ticks_per_crystal = 40;
-constexpr u64 never = ~u64{0};
 constexpr u16 page_bytes = 1024;
 constexpr u32 version_value = 0x00050014; ///< max LVT entry 5 (no CMCI), integrated APIC
-
-/// Timer modes beside one-shot, which is 0 (SDM 3A figure 11-8).
-constexpr unsigned periodic = 1, tsc_deadline_mode = 2;
 
 /// Vector, software enable, focus checking, EOI-broadcast suppression (SDM 3A figure 11-23).
 constexpr u32 svr_writable = 0x13ff;
@@ -90,17 +83,6 @@ void Lapic::init() {
     note_timer();
 }
 
-void Lapic::note_timer() {
-    timer_ = {reg(ApicRegister::lvt_timer), reg(ApicRegister::timer_initial),
-              reg(ApicRegister::timer_divide)};
-}
-
-void Lapic::restore_timer() {
-    reg(ApicRegister::lvt_timer) = timer_.lvt;
-    reg(ApicRegister::timer_initial) = timer_.initial;
-    reg(ApicRegister::timer_divide) = timer_.divide;
-}
-
 void Lapic::set_x2apic_ids() {
     reg(ApicRegister::id) = s_.x2apic_id;
     // SDM 3A 11.12.10.2: the logical ID follows from the x2APIC ID.
@@ -153,13 +135,8 @@ u32 Lapic::read(u16 offset, u64 ticks) const {
     switch (static_cast<ApicRegister>(offset)) {
     case ApicRegister::ppr:
         return processor_priority();
-    case ApicRegister::timer_current: {
-        if (s_.timer_deadline == never || s_.timer_deadline <= ticks) {
-            return 0;
-        }
-        const u64 unit = timer_period();
-        return static_cast<u32>((s_.timer_deadline - ticks + unit - 1) / unit);
-    }
+    case ApicRegister::timer_current:
+        return timer_count(ticks);
     default:
         return s_.page[offset / 4];
     }
@@ -246,20 +223,11 @@ void Lapic::write(u16 offset, u32 value, u64 ticks, Effects& effects) {
         s_.errors_pending = 0;
         break;
     case ApicRegister::timer_initial:
-        if (timer_mode() != tsc_deadline_mode) {
-            reg(ApicRegister::timer_initial) = value;
-            start_timer(ticks);
-        }
+        write_timer_initial(value, ticks);
         break;
-    case ApicRegister::timer_divide: {
-        // A running count goes on at the new rate.
-        const u32 left = read(static_cast<u16>(ApicRegister::timer_current), ticks);
-        reg(ApicRegister::timer_divide) = value & 0xb;
-        if (s_.timer_deadline != never && left != 0) {
-            s_.timer_deadline = ticks + left * timer_period();
-        }
+    case ApicRegister::timer_divide:
+        write_timer_divide(value, ticks);
         break;
-    }
     default:
         if (is_lvt(offset)) {
             write_lvt(offset, value, ticks);
@@ -274,20 +242,10 @@ void Lapic::write_lvt(u16 offset, u32 value, u64 ticks) {
     if (!software_enabled()) {
         value |= lvt_masked;
     }
-    const unsigned mode_before = timer_mode();
-    s_.page[offset / 4] = value;
-    if (offset != static_cast<u16>(ApicRegister::lvt_timer)) {
-        return;
-    }
-    const unsigned mode_after = timer_mode();
-    if ((mode_before == tsc_deadline_mode) != (mode_after == tsc_deadline_mode)) {
-        // SDM 3A 11.5.4.1: changing to or from TSC-deadline mode disarms the timer.
-        s_.tsc_deadline = 0;
-        s_.timer_deadline = never;
-        reg(ApicRegister::timer_initial) = 0;
-    } else if (mode_after == periodic && s_.timer_deadline == never &&
-               reg(ApicRegister::timer_initial) != 0) {
-        start_timer(ticks);
+    if (offset == static_cast<u16>(ApicRegister::lvt_timer)) {
+        write_lvt_timer(value, ticks);
+    } else {
+        s_.page[offset / 4] = value;
     }
 }
 
@@ -383,54 +341,6 @@ void Lapic::error(u32 error_bit) {
         return;
     }
     raise_local(ApicRegister::lvt_error);
-}
-
-// --- timer --------------------------------------------------------------------------------------
-
-// Ticks per timer count: the divide configuration is bits 3, 1, 0 (SDM 3A figure 11-10).
-u64 Lapic::timer_period() const {
-    const u32 d = reg(ApicRegister::timer_divide);
-    const u32 code = (d & 3) | (d >> 1 & 4);
-    return ticks_per_crystal * (code == 7 ? 1 : u64{2} << code);
-}
-
-void Lapic::start_timer(u64 ticks) {
-    const u64 count = reg(ApicRegister::timer_initial);
-    s_.timer_deadline = count == 0 ? never : ticks + count * timer_period();
-}
-
-u64 Lapic::tsc_deadline() const { return timer_mode() == tsc_deadline_mode ? s_.tsc_deadline : 0; }
-
-void Lapic::write_tsc_deadline(u64 value) {
-    if (timer_mode() == tsc_deadline_mode) {
-        s_.tsc_deadline = value;
-    }
-}
-
-void Lapic::run_timer(u64 ticks, u64 tsc) {
-    if (s_.tsc_deadline != 0 && tsc >= s_.tsc_deadline) {
-        s_.tsc_deadline = 0;
-        raise_local(ApicRegister::lvt_timer);
-    }
-    if (s_.timer_deadline <= ticks) {
-        if (timer_mode() == periodic && reg(ApicRegister::timer_initial) != 0) {
-            const u64 period = reg(ApicRegister::timer_initial) * timer_period();
-            s_.timer_deadline += (1 + (ticks - s_.timer_deadline) / period) * period;
-        } else {
-            s_.timer_deadline = never;
-        }
-        raise_local(ApicRegister::lvt_timer);
-    }
-}
-
-u64 Lapic::next_deadline(u64 tsc_offset) const {
-    u64 next = s_.timer_deadline;
-    if (s_.tsc_deadline != 0) {
-        // An offset beyond the deadline means that the TSC passed it before tick 0.
-        const u64 at = s_.tsc_deadline - tsc_offset;
-        next = std::min(next, static_cast<i64>(at) < 0 ? 0 : at);
-    }
-    return next;
 }
 
 /// With what the page holds for the silicon's sake as it would be without.

@@ -171,10 +171,16 @@ private:
     void end_of_interrupt(Effects& effects);
     void send_command(u64 icr, Effects& effects);
     void error(u32 bit);
-    [[nodiscard]] u64 timer_period() const;
-    [[nodiscard]] unsigned timer_mode() const { return reg(ApicRegister::lvt_timer) >> 17 & 3; }
-    void start_timer(u64 ticks);
     void set_x2apic_ids();
+
+    // The timer's registers, read and written as of `ticks` (lapic_timer.cpp).
+    [[nodiscard]] unsigned timer_mode() const { return reg(ApicRegister::lvt_timer) >> 17 & 3; }
+    [[nodiscard]] u64 timer_period() const;
+    [[nodiscard]] u32 timer_count(u64 ticks) const;
+    void start_timer(u64 ticks);
+    void write_timer_initial(u32 value, u64 ticks);
+    void write_timer_divide(u32 value, u64 ticks);
+    void write_lvt_timer(u32 value, u64 ticks);
 
     /// The timer's registers as they took effect. With APIC-register virtualization the page has
     /// what the guest wrote before anybody else sees it.
