@@ -1,44 +1,25 @@
-// The index in LMDB. Owns: the environment, and the rule that nothing but check_lmdb touches the
-// file before it was walked. One unnamed table: the first 8 bytes of a digest to an 8-byte
-// location, and a 5-byte key ("P" and the pack id, most significant byte first) for every pack that
-// is indexed.
-//
-// No LMDB lock file (MDB_NOLOCK): the writer lock is the store's own, readers do not come here.
+// The entries of the index: looked up, added, taken out, compared. Owns their form: one unnamed
+// table, the first 8 bytes of a digest to an 8-byte location, and a 5-byte key ("P" and the pack
+// id, most significant byte first) for every pack that is indexed. The file is index_file.cpp's.
 #include "snapshot/index.hpp"
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
-#include <fcntl.h>
 #include <lmdb.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "src/base/log.hpp"
 
 #include "snapshot/format.hpp"
-#include "snapshot/lmdb_check.hpp"
+#include "snapshot/index_lmdb.hpp"
 
 namespace nestor::snapshot {
 
 namespace {
 
 constexpr std::size_t key_size = sizeof(u64);
-
-MDB_env* env(void* p) { return static_cast<MDB_env*>(p); }
-MDB_txn* txn(void* p) { return static_cast<MDB_txn*>(p); }
-
-Failure fail_lmdb(const std::string& what, int code) {
-    return fail(code == MDB_CORRUPTED || code == MDB_PAGE_NOTFOUND ? ErrorCode::corrupt
-                                                                   : ErrorCode::failed,
-                what + ": " + mdb_strerror(code));
-}
 
 std::array<u8, 5> pack_key(u32 id) {
     return {'P', static_cast<u8>(id >> 24), static_cast<u8>(id >> 16), static_cast<u8>(id >> 8),
@@ -66,90 +47,7 @@ std::optional<std::pair<u64, Location>> read_entry(std::span<const u8> key,
 
 MDB_val value_of(const void* data, std::size_t size) { return {size, const_cast<void*>(data)}; }
 
-/// Walks an existing file. Missing is fine, empty too: LMDB makes it then.
-Result<> check_file(const std::string& path) {
-    const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat info{};
-    if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || info.st_size == 0) {
-        return {};
-    }
-    const auto size = static_cast<std::size_t>(info.st_size);
-    void* const map = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-    if (map == MAP_FAILED) {
-        return fail_errno("mapping " + path, errno);
-    }
-    const Result<> checked = check_lmdb({static_cast<const std::byte*>(map), size});
-    ::munmap(map, size);
-    return checked;
-}
-
-bool disk_is_full(const std::string& path) {
-    constexpr u64 enough = u64{1} << 20; // bytes; one write of LMDB is at most that
-    struct statvfs info{};
-    return ::statvfs(path.c_str(), &info) == 0 && u64{info.f_bavail} * info.f_frsize < enough;
-}
-
-/// Puts an empty index in place where there is none, so that one is never half made.
-Result<> make_file(const Layout& layout) {
-    const std::string path = layout.index();
-    const std::string part = path + ".part";
-    if (file_exists(path)) {
-        return {};
-    }
-    MDB_env* environment = nullptr;
-    int code = mdb_env_create(&environment);
-    if (code != 0) {
-        return fail_lmdb("creating " + path, code);
-    }
-    code = mdb_env_open(environment, part.c_str(), MDB_NOSUBDIR | MDB_NOLOCK, 0644);
-    if (code == 0) {
-        code = mdb_env_sync(environment, 1);
-    }
-    mdb_env_close(environment);
-    if (code == EIO && disk_is_full(layout.root)) {
-        code = ENOSPC; // LMDB calls a write that was cut short an I/O error
-    }
-    if (code != 0) {
-        ::unlink(part.c_str());
-        return fail_lmdb("creating " + part, code);
-    }
-    TRY(rename_file(part, path));
-    return sync_directory(layout.root);
-}
-
-/// A read or write transaction that is given up unless it was committed.
-class Transaction final {
-public:
-    ~Transaction() { abort(); }
-    Transaction() = default;
-    Transaction(const Transaction&) = delete;
-    Transaction& operator=(const Transaction&) = delete;
-
-    int begin(MDB_env* environment, unsigned flags) {
-        return mdb_txn_begin(environment, nullptr, flags, &txn_);
-    }
-    int commit() { return mdb_txn_commit(std::exchange(txn_, nullptr)); }
-    void abort() {
-        if (txn_ != nullptr) {
-            mdb_txn_abort(std::exchange(txn_, nullptr));
-        }
-    }
-    [[nodiscard]] MDB_txn* get() const { return txn_; }
-    MDB_txn* release() { return std::exchange(txn_, nullptr); }
-
-private:
-    MDB_txn* txn_ = nullptr;
-};
-
 } // namespace
-
-u64 Index::initial_map_size = u64{1} << 30;
-
-Index::~Index() {
-    if (env_ != nullptr) {
-        mdb_env_close(env(env_));
-    }
-}
 
 Index::View::~View() { mdb_txn_abort(txn(txn_)); }
 
@@ -169,65 +67,6 @@ Result<std::optional<Location>> Index::View::find(const Digest& digest) const {
     u64 location = 0;
     std::memcpy(&location, value.mv_data, sizeof(location));
     return std::optional(Location(location));
-}
-
-Result<> Index::remove(const Layout& layout) {
-    if (::unlink(layout.index().c_str()) != 0 && errno != ENOENT) {
-        return fail_errno("removing " + layout.index(), errno);
-    }
-    return {};
-}
-
-Result<std::unique_ptr<Index>> Index::open(const Layout& layout, const Packs& packs, Sync sync,
-                                           const std::optional<FileState>& sound) {
-    std::unique_ptr<Index> index(new Index);
-    index->path_ = layout.index();
-    // 20 ms for a million pages.
-    const bool known = sound && state_of_file(index->path_) == sound;
-    const Result<> checked = known ? Result<>{} : check_file(index->path_);
-    if (!checked) {
-        if (checked.error().code != ErrorCode::corrupt) {
-            return Failure(checked.error());
-        }
-        log(LogLevel::warning, checked.error().message + "; making it again from the packs");
-        TRY(remove(layout));
-    }
-    TRY(make_file(layout));
-    TRY(index->open_environment());
-    if (sync == Sync::no) {
-        mdb_env_set_flags(env(index->env_), MDB_NOSYNC, 1);
-    }
-    TRY(index->catch_up(packs));
-    return index;
-}
-
-Result<> Index::open_environment() {
-    MDB_env* environment = nullptr;
-    int code = mdb_env_create(&environment);
-    if (code != 0) {
-        return fail_lmdb("opening the index", code);
-    }
-    env_ = environment;
-    struct stat info{};
-    const u64 size = ::stat(path_.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
-    map_size_ = std::max(initial_map_size, std::bit_ceil(2 * size));
-    code = mdb_env_set_mapsize(environment, map_size_);
-    if (code == 0) {
-        code = mdb_env_open(environment, path_.c_str(),
-                            MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD, 0644);
-    }
-    if (code != 0) {
-        return fail_lmdb("opening " + path_, code);
-    }
-    Transaction transaction;
-    code = transaction.begin(environment, MDB_RDONLY);
-    if (code == 0) {
-        code = mdb_dbi_open(transaction.get(), nullptr, 0, &table_);
-    }
-    if (code == 0) {
-        code = transaction.commit();
-    }
-    return code == 0 ? Result<>{} : fail_lmdb("opening " + path_, code);
 }
 
 Result<> Index::scan(
@@ -273,7 +112,7 @@ u64 Index::key_of(const Digest& digest) {
 
 Result<> Index::check(const Layout& layout,
                       const std::function<bool(u64 key, Location location)>& right) {
-    TRY(check_file(layout.index()));
+    TRY(check_index_file(layout.index()));
     Index index;
     index.path_ = layout.index();
     if (!file_exists(index.path_)) {
@@ -361,10 +200,7 @@ Result<> Index::try_commit(const std::vector<IndexEntry>& entries, const std::ve
         code = transaction.commit();
     }
     full = code == MDB_MAP_FULL;
-    if (code == EIO && disk_is_full(path_)) {
-        code = ENOSPC; // LMDB calls a write that was cut short an I/O error
-    }
-    return code == 0 || full ? Result<>{} : fail_lmdb("writing " + path_, code);
+    return code == 0 || full ? Result<>{} : fail_lmdb("writing " + path_, write_error(path_, code));
 }
 
 Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>& packs) {
@@ -387,12 +223,6 @@ Result<> Index::commit(std::vector<IndexEntry>& entries, const std::vector<u32>&
         next_pack_ = std::max(next_pack_, id + 1);
     }
     return {};
-}
-
-Result<> Index::grow() {
-    map_size_ *= 2;
-    const int code = mdb_env_set_mapsize(env(env_), map_size_);
-    return code == 0 ? Result<>{} : fail_lmdb("growing " + path_, code);
 }
 
 Result<> Index::try_prune(const std::function<bool(u64 key, Location)>& keep,
@@ -436,11 +266,6 @@ Result<> Index::prune(const std::function<bool(u64 key, Location)>& keep,
         }
     }
     return {};
-}
-
-u64 Index::file_size() const {
-    struct stat info{};
-    return ::stat(path_.c_str(), &info) == 0 ? static_cast<u64>(info.st_size) : 0;
 }
 
 Result<std::vector<IndexEntry>> pack_entries(const Pack& pack, u32 id) {
