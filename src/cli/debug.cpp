@@ -37,10 +37,11 @@ void add_debug(CLI::App& app, int& status) {
         add_verb(app, "debug", "Switches of a running machine; without any, tells how they are",
                  "vm debug web --block-irq on", o->json);
     add_argument(verb, "name", o->name, "Machine");
-    add_option(verb, "--socket", o->socket, "Path of its control socket, instead of its name");
-    add_option(verb, "--block-irq", o->block_irq,
+    add_option(verb, "--socket", o->socket,
+               "Path of its control socket, where its name does not lead to it");
+    add_choice(verb, "--block-irq", o->block_irq, {"on", "off"},
                "on: NMIs, SMIs and interrupts wait until it is off again");
-    add_option(verb, "--apicv", o->apicv,
+    add_choice(verb, "--apicv", o->apicv, {"on", "off"},
                "off: vmcs01 runs without APIC virtualization; no guest sees the difference");
     on_chosen(verb, status, o->json, [o] { return debug(*o); });
 }

@@ -40,7 +40,8 @@ void add_machine_verbs(CLI::App& app, int& status) {
         auto o = std::make_shared<MachineVerb>();
         CLI::App* const verb = add_verb(app, name, description, example, o->json);
         add_argument(verb, "name", o->name, "Machine");
-        add_option(verb, "--socket", o->socket, "Path of its control socket, instead of its name");
+        add_option(verb, "--socket", o->socket,
+                   "Path of its control socket, where its name does not lead to it");
         if (std::string(name) == "stop") {
             add_flag(verb, "--power-button", o->power_button,
                      "Ask the guest's operating system to shut down instead");

@@ -15,12 +15,13 @@ namespace {
 constexpr int patience_ms = 3000;
 
 Result<int> list(bool json) {
+    const auto names = TRY(control::socket_names());
     std::vector<std::string> lines;
     if (!json) {
         std::printf("%-20s %-8s %8s %5s %9s %16s\n", "NAME", "STATE", "PID", "CPUS", "MEMORY",
                     "COUNT");
     }
-    for (const std::string& name : TRY(control::socket_names())) {
+    for (const std::string& name : names) {
         const std::string path = TRY(control::socket_path(name));
         if (!control::is_alive(path)) {
             continue; // left by a machine that was killed; the next of that name replaces it

@@ -1,6 +1,7 @@
 // What every verb does with its options and its errors.
 #include <cstdio>
 
+#include "snapshot/snapshot.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/cli/work.hpp"
 #include "src/control/channel.hpp"
@@ -66,6 +67,14 @@ Result<u64> parse_size(const char* option, const std::string& text) {
     }
     const Result<u64> value = parse_number(option, text.substr(0, digits), ~u64{0} >> shift);
     return value ? Result<u64>(*value << shift) : Result<u64>(wrong("this is too large"));
+}
+
+Result<> check_tag(const char* option, const std::string& tag) {
+    if (!snapshot::is_valid_tag(tag)) {
+        return fail(ErrorCode::usage, std::string(option) + " " + tag + ": this is not a tag",
+                    "use 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit");
+    }
+    return {};
 }
 
 std::string count_text(u64 count, const char* noun) {

@@ -38,16 +38,13 @@ Result<control::ClockChoice> parse_clocks(const std::string& text, SessionOption
 }
 
 Result<int> restore(RestoreOptions& o) {
-    if (o.memory != "lazy" && o.memory != "eager") {
-        return fail(ErrorCode::usage, "--memory " + o.memory + ": there is no such way",
-                    "write lazy or eager");
-    }
     control::LoadOptions load;
     load.lazy = o.memory == "lazy";
     load.clock = TRY(parse_clocks(o.clock, o.session));
     if (!o.tier.empty()) {
         load.tier = TRY(control::parse_tier(o.tier));
     }
+    control::Plan plan = TRY(make_plan(o.session));
     const std::string directory = TRY(control::store_directory(o.session.store));
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
     const auto snapshot = TRY(store.load(o.tag));
@@ -57,7 +54,6 @@ Result<int> restore(RestoreOptions& o) {
         return print_findings(o.tag, "host", found, o.session.json);
     }
     TRY(control::refuse("this host cannot run the machine", found), context);
-    control::Plan plan = TRY(make_plan(o.session));
     std::unique_ptr<control::Keeper> keeper;
     {
         Work work("restoring " + o.tag, o.session.json);
@@ -80,7 +76,7 @@ void add_restore(CLI::App& app, int& status) {
         app, "restore", "Continue a saved machine; its serial port is standard in and output",
         "vm restore booted --name copy --until serial:done", o->session.json);
     add_argument(verb, "tag", o->tag, "Snapshot");
-    add_option(verb, "--memory", o->memory,
+    add_choice(verb, "--memory", o->memory, {"lazy", "eager"},
                "lazy: read pages when they are needed; eager: all before the start");
     add_option(
         verb, "--tier", o->tier,

@@ -55,10 +55,6 @@ Result<state::MachineConfig> make_config(const RunOptions& o) {
         return fail(ErrorCode::incompatible, "--engine kvm: it is not in this build",
                     "use --engine soft, which needs no /dev/kvm");
     }
-    if (o.engine != "soft") {
-        return fail(ErrorCode::usage, "--engine " + o.engine + ": there is no such engine",
-                    "write soft or kvm");
-    }
     state::MachineConfig config;
     config.memory = TRY(parse_size("--memory", o.memory));
     config.cpus = static_cast<u16>(TRY(parse_number("--cpus", o.cpus, 0xffff)));
@@ -72,10 +68,6 @@ Result<state::MachineConfig> make_config(const RunOptions& o) {
 Result<int> run(const RunOptions& o) {
     const state::MachineConfig config = TRY(make_config(o));
     control::Plan plan = TRY(make_plan(o.session));
-    if (o.apicv != "on" && o.apicv != "off") {
-        return fail(ErrorCode::usage, "--apicv " + o.apicv + ": there is no such choice",
-                    "write on or off");
-    }
     control::Keeper keeper(TRY(machine::Machine::create(config)));
     TRY(keeper.begin_zero());
     keeper.machine().input(machine::UseApicv{o.apicv == "on"});
@@ -102,16 +94,16 @@ void add_run(CLI::App& app, int& status) {
     add_required_option(verb, "--kernel", o->kernel,
                         "bzImage, ELF with a PVH note, or multiboot kernel");
     add_option(verb, "--initrd", o->initrd, "Initial RAM disk");
-    add_option(verb, "--append", o->append, "Kernel command line");
+    add_text_option(verb, "--append", o->append, "Kernel command line");
     add_option(verb, "--memory", o->memory, "RAM: a multiple of 4K from 2M to 64G");
     add_option(verb, "--cpus", o->cpus, "vCPUs: 1 to 16");
     add_option(verb, "--cpu-model", o->cpu_model, "CPU model");
-    add_option(verb, "--engine", o->engine, "soft or kvm");
+    add_choice(verb, "--engine", o->engine, {"soft", "kvm"}, "soft or kvm");
     add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
-    add_option(verb, "--apicv", o->apicv,
+    add_choice(verb, "--apicv", o->apicv, {"on", "off"},
                "off: run without APIC virtualization; no guest sees the difference");
     add_flag(verb, "--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
-    add_option(verb, "--clock", o->session.clock,
+    add_choice(verb, "--clock", o->session.clock, {"virtual", "realtime"},
                "virtual: idle time passes at once; realtime: guest time follows the host's");
     add_session_options(verb, o->session);
     on_chosen(verb, status, o->session.json, [o] { return run(*o); });

@@ -47,6 +47,9 @@ std::string text_of(const SaveVerb& o, const control::Object& done) {
 }
 
 Result<int> save(const SaveVerb& o) {
+    if (!o.tag.empty()) {
+        TRY(check_tag("--tag", o.tag));
+    }
     control::Request request{.verb = "save", .arguments = {}};
     request.arguments.add("store", absolute(TRY(control::store_directory(o.store))))
         .add("tag", o.tag.empty() ? o.name : o.tag)
@@ -68,18 +71,19 @@ void add_save(CLI::App& app, int& status) {
     CLI::App* const verb = add_verb(app, "save", "Save a running machine; if that fails it runs on",
                                     "vm save web --tag before-upgrade --mode live", o->json);
     add_argument(verb, "name", o->name, "Machine");
-    add_option(verb, "--socket", o->socket, "Path of its control socket, instead of its name");
+    add_option(verb, "--socket", o->socket,
+               "Path of its control socket, where its name does not lead to it");
     add_option(verb, "--store", o->store,
                "Directory of snapshots [$NESTOR_STORE, or nestor in $XDG_DATA_HOME]");
     add_option(verb, "--tag", o->tag, "Name of the snapshot [the machine's name]");
-    add_option(verb, "--after", o->after,
+    add_choice(verb, "--after", o->after, {"resume", "pause", "stop"},
                "resume, pause or stop the machine afterwards [as it was]");
-    add_option(verb, "--mode", o->mode,
+    add_choice(verb, "--mode", o->mode, {"stop", "live"},
                "stop: it stands still while it is saved; live: it runs on meanwhile, and the\n"
                "snapshot is what it was at the moment of the command");
     add_option(verb, "--parent", o->parent,
                "What the snapshot continues: auto (the machine's last one), a tag, or none");
-    add_option(verb, "--durability", o->durability,
+    add_choice(verb, "--durability", o->durability, {"commit", "deferred"},
                "commit: on disk when this returns; deferred: with the next commit or store sync");
     add_flag(verb, "--no-clones", o->clone_forbidden, "Refuse to restore it as a clone");
     add_flag(verb, "--replace", o->replace, "Move the tag where it exists");

@@ -30,15 +30,22 @@ Clock::time_point process_start() {
 
 const Clock::time_point program_start = process_start();
 
+/// Makes nothing: whether there is or can be a store shows when everything else is right.
 Result<> check_save(const SessionOptions& o, const std::string& store) {
-    if (!snapshot::is_valid_tag(o.save)) {
-        return fail(ErrorCode::usage, "--save " + o.save + ": this is not a tag",
-                    "use 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit");
-    }
-    const auto opened = TRY(snapshot::Store::open(store, snapshot::Store::Mode::create));
-    if (!o.replace && opened.load(o.save)) {
+    TRY(check_tag("--save", o.save));
+    const auto opened = snapshot::Store::open(store, snapshot::Store::Mode::existing);
+    if (!o.replace && opened && opened->load(o.save)) {
         return fail(ErrorCode::failed, "--save " + o.save + ": " + store + " has that tag already",
                     "choose another tag, or move it with --replace");
+    }
+    return {};
+}
+
+/// Told before the machine runs, which may be for long.
+Result<> make_store(const std::string& store) {
+    TRY(snapshot::Store::open(store, snapshot::Store::Mode::create));
+    if (::access(store.c_str(), W_OK) != 0) {
+        return fail_errno("writing to the store " + store, errno);
     }
     return {};
 }
@@ -116,10 +123,6 @@ Result<control::Plan> make_plan(const SessionOptions& o) {
         return fail(ErrorCode::usage, "--save and --pause exclude each other",
                     "a machine that ran to --until can also be saved with: vm save NAME");
     }
-    if (o.clock != "virtual" && o.clock != "realtime") {
-        return fail(ErrorCode::usage, "--clock " + o.clock + ": there is no such clock",
-                    "write virtual or realtime");
-    }
     plan.realtime = o.clock == "realtime";
     if (!o.digest_every.empty()) {
         plan.digest_every = TRY(parse_number("--digest-every", o.digest_every, u64{1} << 52));
@@ -165,6 +168,9 @@ Result<int> run_session(control::Keeper& keeper, const SessionOptions& o, contro
         plan.on_resident = [&resident] { resident = milliseconds_running(); };
     }
     auto listener = TRY(claim_socket(o, name));
+    if (plan.then == control::Plan::Then::save) {
+        TRY(make_store(plan.store));
+    }
     Terminal terminal;
     terminal.greet();
     control::Supervisor supervisor(keeper, std::move(plan), terminal, std::move(listener));

@@ -21,7 +21,7 @@ struct SessionOptions {
     std::string save;
     bool pause = false;
     bool replace = false;
-    std::string clock = "virtual";
+    std::string clock = "virtual"; ///< or "realtime"
     std::string digest_every;
     std::string digest_file;
     bool timing = false;

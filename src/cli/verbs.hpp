@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,13 +38,19 @@ CLI::App* add_group(CLI::App& app, const char* name, const char* description);
 /// A subcommand with `--json`, which `json` follows, and an example at the end of its help.
 CLI::App* add_verb(CLI::App& parent, const char* name, const char* description, const char* example,
                    bool& json);
-/// A word that has to be given, one that may be, and one or more.
+/// A word that has to be given, one that may be, and one or more. An empty word is a usage error,
+/// here and in options.
 void add_argument(CLI::App* verb, const char* name, std::string& into, const char* help);
 void add_optional_argument(CLI::App* verb, const char* name, std::string& into, const char* help);
 void add_arguments(CLI::App* verb, const char* name, std::vector<std::string>& into,
                    const char* help);
 /// "--name VALUE"; what `into` holds is the default that help shows.
 void add_option(CLI::App* verb, const char* name, std::string& into, const char* help);
+/// The same for an option that takes one of `words`.
+void add_choice(CLI::App* verb, const char* name, std::string& into,
+                std::initializer_list<const char*> words, const char* help);
+/// The same for text, which may be empty.
+void add_text_option(CLI::App* verb, const char* name, std::string& into, const char* help);
 void add_required_option(CLI::App* verb, const char* name, std::string& into, const char* help);
 void add_flag(CLI::App* verb, const char* name, bool& into, const char* help);
 /// Runs `body` when the subcommand was chosen; its value, or its error's code, is the exit status.
@@ -65,6 +72,8 @@ void print_line(const std::string& text);
 [[nodiscard]] Result<u64> parse_size(const char* option, const std::string& text);
 /// A decimal number of at most `limit`.
 [[nodiscard]] Result<u64> parse_number(const char* option, const std::string& text, u64 limit);
+/// Whether `tag` can name a snapshot.
+[[nodiscard]] Result<> check_tag(const char* option, const std::string& tag);
 /// "1 page", "2 pages".
 [[nodiscard]] std::string count_text(u64 count, const char* noun);
 /// "512 MiB".

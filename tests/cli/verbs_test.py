@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Every verb of `vm`, on small guest programs."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -47,6 +48,55 @@ class Form(vm.VmTest):
         nested = self.json("state", "decode", "l2", "--unit", "vcpu[0].nested")["vcpu[0].nested"]
         self.assertTrue(nested["guestMode"])
         self.assertEqual(self.vm("restore", "l2", status=1).returncode, 1)
+
+    def test_a_choice_that_there_is_not_is_told_before_anything_is_looked_for(self):
+        for arguments in (
+            ["debug", "nobody", "--block-irq", "maybe"],
+            ["debug", "nobody", "--apicv", "maybe"],
+            ["save", "nobody", "--after", "maybe"],
+            ["save", "nobody", "--mode", "maybe"],
+            ["save", "nobody", "--durability", "maybe"],
+            ["save", "nobody", "--tag", "../maybe"],
+            ["restore", "nothing", "--memory", "maybe"],
+            ["restore", "nothing", "--tier", "maybe"],
+            ["restore", "nothing", "--clock", "maybe"],
+            ["restore", "nothing", "--until", "maybe"],
+            ["run", "--kernel", "/nowhere", "--clock", "maybe"],
+            ["run", "--kernel", "/nowhere", "--engine", "maybe"],
+            ["run", "--kernel", "/nowhere", "--apicv", "maybe"],
+        ):
+            with self.subTest(arguments=arguments):
+                told = self.vm(*arguments, status=USAGE).stderr.decode()
+                self.assertIn(arguments[-2], told)
+                self.assertIn("maybe", told)
+
+    def test_an_empty_word_is_a_usage_error_that_names_it(self):
+        for arguments in (
+            ["run", "--kernel", ""],
+            ["run", "--kernel", "/nowhere", "--name", ""],
+            ["run", "--kernel", "/nowhere", "--initrd", ""],
+            ["run", "--kernel", "/nowhere", "--until", ""],
+            ["restore", "a", "--tier", ""],
+            ["save", "c", "--tag", ""],
+            ["save", "c", "--parent", ""],
+            ["pause", "c", "--socket", ""],
+            ["snap", "ls", "--store", ""],
+            ["state", "decode", "a", "--unit", ""],
+        ):
+            with self.subTest(arguments=arguments):
+                told = self.vm(*arguments, status=USAGE).stderr.decode()
+                self.assertIn(arguments[-2], told)
+                self.assertIn("empty", told)
+        for verb in ("pause", "digest", "restore", "check"):
+            self.assertIn(b"empty", self.vm(verb, "", status=USAGE).stderr)
+
+    def test_an_empty_command_line_for_the_kernel_is_none(self):
+        self.vm("run", *self.guest("mix", "64M"), "--append", "", status=1)
+
+    def test_what_is_refused_leaves_no_store_behind(self):
+        self.vm("run", "--kernel", "/nowhere", "--until", "icount:9", "--save", "a", status=FAILED)
+        self.vm("restore", "nothing", "--until", "icount:9", "--save", "a", status=FAILED)
+        self.assertFalse(self.store.exists())
 
     def test_save_without_until_is_a_usage_error(self):
         self.vm("run", *self.guest("mix"), "--save", "x", status=USAGE)
@@ -109,6 +159,15 @@ class Snapshots(vm.VmTest):
         self.assertIn(b"--replace", done.stderr)
         self.vm("run", *self.guest("counter"), "--until", "icount:9", "--save", "a", "--replace")
         self.assertEqual(self.json("snap", "ls")[0]["count"], 9)
+
+    def test_a_store_that_cannot_be_written_to_is_told_before_anything_runs(self):
+        self.store.chmod(0o555)
+        self.addCleanup(self.store.chmod, 0o755)
+        unprivileged = ["setpriv", "--bounding-set=-all"] if os.getuid() == 0 else []
+        words = [vm.VM, "run", *self.guest("counter"), "--until", "icount:9", "--save", "b"]
+        done = subprocess.run([*unprivileged, *words], capture_output=True, env=self.environment)
+        self.assertEqual((done.returncode, done.stdout), (FAILED, b""))
+        self.assertIn(b"Permission denied", done.stderr)
 
     def test_list_and_show_tell_where_it_comes_from(self):
         listed = self.json("snap", "ls")
