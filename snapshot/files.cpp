@@ -221,7 +221,8 @@ Result<Reference> decode_reference(std::string_view text, std::string_view tag) 
     }
     if (!body->starts_with(reference_line)) {
         return fail(ErrorCode::incompatible,
-                    "reference " + std::string(tag) + ": written by a newer version");
+                    "reference " + std::string(tag) + ": written by a newer version",
+                    "use a newer vm");
     }
     const std::string start =
         std::string(reference_line) + "tag " + std::string(tag) + "\nmanifest ";
@@ -301,7 +302,8 @@ Result<> check_store_file(const Layout& layout) {
         return fail(ErrorCode::corrupt, layout.store_file() + ": it is damaged");
     }
     if (*body != store_line) {
-        return fail(ErrorCode::incompatible, layout.store_file() + ": written by a newer version");
+        return fail(ErrorCode::incompatible, layout.store_file() + ": written by a newer version",
+                    "use a newer vm");
     }
     return {};
 }

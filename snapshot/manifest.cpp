@@ -156,12 +156,14 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     Manifest manifest;
     manifest.format = m.getFormat();
     if (manifest.format != format_version) {
-        return fail(ErrorCode::incompatible, "manifest: format " + std::to_string(manifest.format) +
-                                                 "; this version knows format " +
-                                                 std::to_string(format_version));
+        return fail(ErrorCode::incompatible,
+                    "manifest: format " + std::to_string(manifest.format) +
+                        "; this version knows format " + std::to_string(format_version),
+                    "use a newer vm");
     }
     if (m.getTier() > schema::Tier::CLONE) {
-        return fail(ErrorCode::incompatible, "manifest: tier: written by a newer version");
+        return fail(ErrorCode::incompatible, "manifest: tier: written by a newer version",
+                    "use a newer vm");
     }
     manifest.schema_set = TRY(take_digest(m.getSchemaSet()));
     manifest.engine_semantics = m.getEngineSemantics();
@@ -271,7 +273,8 @@ Result<PlacedManifest> decode_manifest(std::span<const std::byte> file, const Di
         return corrupt("the file is damaged");
     }
     if (header.version != 1) {
-        return fail(ErrorCode::incompatible, "manifest: written by a newer version");
+        return fail(ErrorCode::incompatible, "manifest: written by a newer version",
+                    "use a newer vm");
     }
     const u64 manifest_size = u64{header.manifest_words} * sizeof(capnp::word);
     const u64 placement_size = u64{header.placement_words} * sizeof(capnp::word);

@@ -210,7 +210,8 @@ Result<> Pack::load_directory(u32 id) {
     if (header.version != 1) {
         return fail(ErrorCode::incompatible,
                     path_ + ": format " + std::to_string(header.version) +
-                        ", written by a newer version; this one knows format 1");
+                        ", written by a newer version; this one knows format 1",
+                    "use a newer vm");
     }
     PackTrailer trailer;
     TRY(read_at(fd_.get(), std::as_writable_bytes(std::span(&trailer, 1)),

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "snapshot/files.hpp"
 #include "snapshot/index.hpp"
 #include "snapshot/save.hpp"
 #include "tests/snapshot/machine.hpp"
@@ -292,6 +293,36 @@ TEST_F(StoreTest, ManySmallPacksAndAGrowingIndexHoldTheSame) {
     EXPECT_TRUE(store_.fsck()->findings.empty());
 }
 
+/// What LMDB calls MDB_MAP_RESIZED: a process whose map is smaller than another one has made it.
+TEST_F(StoreTest, AnIndexThatAnotherProcessGrewIsReadAndGrownOn) {
+    const u64 map = std::exchange(Index::initial_map_size, u64{32} << 10);
+    const Machine mine = mixed_machine(300, 0);
+    const Machine others = mixed_machine(4000, 600);
+    ASSERT_TRUE(save(store_, mine, "before"));
+    const u64 small = store_.stat()->index_bytes;
+    const pid_t child = ::fork();
+    if (child == 0) {
+        Store other = make_store(store_.directory());
+        ::_exit(save(other, others, "other") ? 0 : 1);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    ASSERT_EQ(status, 0);
+    ASSERT_GT(store_.stat()->index_bytes, 2 * small);
+    const auto known = save(store_, others, "known");
+    ASSERT_TRUE(known) << known.error().message;
+    EXPECT_EQ(known->new_pages, 0u);
+    const Machine more = mixed_machine(9000, 2000);
+    const auto grown = save(store_, more, "more");
+    Index::initial_map_size = map;
+    ASSERT_TRUE(grown) << grown.error().message;
+    EXPECT_GT(grown->new_pages, 0u);
+    expect_restores("before", mine);
+    expect_restores("other", others);
+    expect_restores("more", more);
+    EXPECT_TRUE(store_.fsck()->findings.empty());
+}
+
 TEST_F(StoreTest, ALostIndexIsMadeAgainFromThePacks) {
     const Machine machine = mixed_machine(2000, 0);
     ASSERT_TRUE(save(store_, machine, "a"));
@@ -301,6 +332,53 @@ TEST_F(StoreTest, ALostIndexIsMadeAgainFromThePacks) {
     ASSERT_TRUE(report);
     EXPECT_EQ(report->new_pages, 0u);
     EXPECT_TRUE(store_.fsck()->findings.empty());
+}
+
+/// Rewrites a file and counts the version at `at` up; `seal` puts its digest right again.
+void count_version_up(const std::string& path, std::size_t at,
+                      const std::function<void(std::string&)>& seal) {
+    std::ifstream in(path, std::ios::binary);
+    std::string bytes(std::istreambuf_iterator<char>(in), {});
+    ASSERT_GT(bytes.size(), at);
+    ++bytes[at];
+    seal(bytes);
+    std::ofstream(path, std::ios::binary) << bytes;
+}
+
+void seal_at(std::string& bytes, std::size_t at) {
+    const Digest digest = sha256(std::as_bytes(std::span(bytes).first(at)));
+    std::memcpy(bytes.data() + at, digest.bytes.data(), digest.bytes.size());
+}
+
+TEST_F(StoreTest, WhatANewerVersionWroteIsRefusedAsThat) {
+    const auto saved = save(store_, mixed_machine(500, 0), "a");
+    ASSERT_TRUE(saved);
+    const auto text = [](std::string& bytes) {
+        bytes = seal_text(bytes.substr(0, bytes.rfind("sha256 ")));
+    };
+    const auto last = [](std::string& bytes) { seal_at(bytes, bytes.size() - sizeof(Digest)); };
+    const auto header = [](std::string& bytes) { seal_at(bytes, 32); };
+    const struct {
+        std::string path;
+        std::size_t version;
+        std::function<void(std::string&)> seal;
+    } files[] = {
+        {"/store", std::strlen("nestor store "), text},
+        {"/refs/a", std::strlen("nestor reference "), text},
+        {"/manifests/" + to_hex(saved->manifest), 8, last},
+        {"/packs/00000001.pack", 8, header},
+    };
+    for (const auto& file : files) {
+        const std::string copy = dir_ / "copy";
+        std::filesystem::remove_all(copy);
+        std::filesystem::copy(store_.directory(), copy, std::filesystem::copy_options::recursive);
+        count_version_up(copy + file.path, file.version, file.seal);
+        const auto restored = restore(copy, "a", Machine::blank(500));
+        ASSERT_FALSE(restored) << file.path;
+        EXPECT_EQ(restored.error().code, ErrorCode::incompatible) << restored.error().message;
+        EXPECT_NE(restored.error().message.find("newer"), std::string::npos) << file.path;
+        EXPECT_NE(restored.error().remedy.find("newer"), std::string::npos) << file.path;
+    }
 }
 
 TEST_F(StoreTest, ALostPackIsCorruptAndDoesNotSpoilLaterSaves) {
