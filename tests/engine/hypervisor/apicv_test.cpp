@@ -272,6 +272,28 @@ TEST(Inhibits, StayOnceAnApicWasMovedOrRenamed) {
     EXPECT_FALSE(inhibits.disabled);
 }
 
+TEST(Inhibits, TwoApicsOfOneIdInhibitForAsLongAsTheyHaveIt) {
+    const auto machine = booted("vmx_apic", 6); // L2 gives L1's APIC 0 the ID 5 for a while
+    const auto aliased = [](const Machine& m) { return m.schedule().inhibits.physical_id_aliased; };
+    const auto run_while = [&](bool before) {
+        Stop stop{.kind = Stop::Kind::count};
+        while (stop.kind == Stop::Kind::count && aliased(*machine) == before) {
+            stop = machine->run({.until = machine->count() + 50});
+        }
+        return stop.kind == Stop::Kind::count;
+    };
+    ASSERT_TRUE(run_while(false)) << "it never came";
+    state::ApicvInhibits alone;
+    alone.physical_id_aliased = true;
+    EXPECT_TRUE(hv::apicv_inhibited(hv::vmx_apicv, alone, false));
+    EXPECT_TRUE(aliased(*restored(*machine)));
+    ASSERT_TRUE(run_while(true)) << "it never went";
+    EXPECT_TRUE(machine->schedule().inhibits.apic_id_modified);
+    const Stop end = machine->run({.until = forever});
+    EXPECT_EQ(end.kind, Stop::Kind::debug_exit);
+    EXPECT_EQ(end.exit_status, 1);
+}
+
 TEST(Inhibits, APolicyRespectsWhatItNamesAndOneDoorbellIsInhibitedByL2) {
     using Reasons = state::ApicvInhibits;
     Reasons blocked;
