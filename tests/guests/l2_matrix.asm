@@ -100,9 +100,7 @@ main:
     sti
     nop
     cli                         ; it is in service from here on
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call fill_fields
     call vmcs_fill
     call set_kind

@@ -10,9 +10,7 @@
 
 main:
     call apic_enable
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call vmcs_fill
     mov qword [g_regs], 1
     l2_at l3_cpuid

@@ -455,16 +455,9 @@ event_tests:
     check_field "no instruction", GUEST_RIP, A(l2_nops.second)
     ret
 
-; An IRET ends blocking by NMI.
 unblock_nmi:
-    mov rcx, rsp
-    push KDS
-    push rcx
-    pushfq
-    push KCS64
-    push A(.after)
-    iretq
-.after: ret
+    iret_here
+    ret
 
 time_tests:
     set_pin(PIN_TIMER)

@@ -18,9 +18,7 @@
 main:
     call pic_init
     call apic_enable
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call vmcs_fill
     set_proc(PROC_MSR_BITMAPS)  ; the bitmap is zero: nothing exits
     set_hook 0x61, irq_hook

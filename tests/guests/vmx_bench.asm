@@ -45,9 +45,7 @@
 %endif
 
 main:
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call vmcs_fill
     call map_walk
     set_proc2(PROC2_EPT | PROC2_VPID)
@@ -131,16 +129,19 @@ integer_loop:
     dec ecx
     jnz .next
     ret
-; A load from one page after the other.
-miss_loop:
-    mov ecx, MISS_ROUNDS
-.round:
+; A load from one page after the other; rax, rdi lost.
+%macro walk 0
     mov edi, WALK_AT
-.next:
+%%next:
     mov rax, [rdi]
     add rdi, 0x1000
     cmp rdi, WALK_END
-    jb .next
+    jb %%next
+%endmacro
+miss_loop:
+    mov ecx, MISS_ROUNDS
+.round:
+    walk
     dec ecx
     jnz .round
     ret
@@ -199,11 +200,6 @@ l2_cpuid:
     cpuid
     jmp l2_cpuid
 l2_touch:
-    mov edi, WALK_AT
-.next:
-    mov rax, [rdi]
-    add rdi, 0x1000
-    cmp rdi, WALK_END
-    jb .next
+    walk
     vmcall
     end_image

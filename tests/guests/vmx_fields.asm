@@ -12,9 +12,7 @@ exist: dd 0                     ; fields that could be written
 wrong: dd 0                     ; that read back as something else
 
 main:
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call write_all
     check32 "fields of L1's VMCS", [exist], FIELDS
     call read_all

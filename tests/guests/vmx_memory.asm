@@ -13,9 +13,7 @@
 main:
     call pic_init
     call apic_enable
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call vmcs_fill
     call ept_fill
     call ept_tests

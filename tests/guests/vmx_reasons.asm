@@ -32,9 +32,7 @@ main:
     mov ebx, 1
     call start_aps
     or_cr4 1 << 18              ; OSXSAVE, for XSETBV
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     call vmcs_fill
     call ept_fill
     call round

@@ -116,9 +116,7 @@ nmi_hook:
 
 ; --- on the second processor ------------------------------------------------------------------------
 begin_vmx:
-    call vmx_on
-    vmptr vmclear, VMCS_A
-    vmptr vmptrld, VMCS_A
+    enter_vmx
     jmp vmcs_fill
 run_nmi_exiting:
     set_pin(PIN_NMI)
@@ -144,14 +142,8 @@ run_and_note:
     mov [s_rip], rax
     ret
 unblock:
-    mov rcx, rsp
-    push KDS
-    push rcx
-    pushfq
-    push KCS64
-    push A(.after)
-    iretq
-.after: ret
+    iret_here
+    ret
 end_vmx:
     lock inc dword [off]
     vmxoff
