@@ -278,7 +278,7 @@ timer:
     check32 "timer.counts_down", eax, 1
     apic_read APIC_TMICT
     check32 "timer.initial_stays", eax, 4000000000
-    apic_write APIC_TMICT, 1000000
+    apic_write APIC_TMICT, 1000
     sti
     wait_for irq_n, 100000000, 1
     cli
@@ -288,7 +288,7 @@ timer:
     mov ecx, 100000
 .idle:
     sti
-    pause
+    nop
     cli
     loop .idle
     check32 "timer.one_shot_once", [irq_n], 1
@@ -307,7 +307,7 @@ timer:
     check32 "timer.masked_expiry_is_lost", [irq_n], 0
     ; periodic
     apic_write APIC_LVTT, 0x20061
-    apic_write APIC_TMICT, 100000
+    apic_write APIC_TMICT, 30000
     call log_clear
     sti
     wait_for irq_n, 100000000, 3
@@ -323,10 +323,10 @@ timer:
     call log_clear
     apic_read APIC_TMCCT
     check32 "timer.stopped_by_zero", eax, 0
-    mov ecx, 100000
+    mov ecx, 300000             ; longer than a period
 .stopped:
     sti
-    pause
+    nop
     cli
     loop .stopped
     check32 "timer.stopped", [irq_n], 0
@@ -411,7 +411,7 @@ deadline:
     mov ecx, 100000
 .wait:
     sti
-    pause
+    nop
     cli
     loop .wait
     check32 "deadline.zero_disarms", [irq_n], 0

@@ -22,8 +22,8 @@
     give_work WATCHED, %1
     wait_for beats, 50000000, 2
 %endmacro
-%macro settle 0                 ; long enough for the other to get anywhere
-    mov ecx, 500
+%macro settle 0                 ; long enough for the other to get anywhere: it runs at each PAUSE
+    mov ecx, 50
 %%wait:
     pause
     loop %%wait
