@@ -32,9 +32,14 @@ namespace {
 
 constexpr u64 to_the_end = ~u64{0};
 constexpr int skipped = 77; // Meson's exit status for it
-constexpr u64 legs_per_store = 25;
-/// Every so many legs one is checked to save the same bytes that it restored.
-constexpr u64 twice_every = 10;
+constexpr u64 legs_per_store = 100;
+/// Of so many legs one reads all memory before it runs, the others what they touch. Prime to the
+/// periods of the TLB sizes and of frozen pages, so that every combination comes.
+constexpr u64 eager_every = 7;
+/// Of so many legs one is checked to save the same bytes that it restored; an eager one.
+constexpr u64 twice_every = 2 * eager_every;
+/// What the stores of a relay take at most.
+constexpr u64 scratch_size = u64{1} << 30;
 
 using Arguments = std::map<std::string, std::string>;
 
@@ -269,7 +274,7 @@ Result<bool> relay(const Options& o, const Unbroken& unbroken, const std::vector
                       .to_store = store,
                       .to_tag = last ? "" : "leg" + std::to_string(i),
                       .output = output,
-                      .lazy = i % 2 == 1,
+                      .lazy = i % eager_every != 0,
                       .frozen = i % 3 == 1,
                       .twice = i != 0 && i % twice_every == 0,
                       .tlb = o.tlbs.empty() ? 1024 : tlbs[i % 4]};
@@ -334,6 +339,16 @@ Result<bool> relay_main(Options o) {
     return same;
 }
 
+/// In memory where there is room: the legs show nothing about waiting for a disk.
+std::filesystem::path scratch_place() {
+    const std::filesystem::path shm = "/dev/shm";
+    std::error_code failed;
+    const bool roomy = std::filesystem::space(shm, failed).available >= scratch_size;
+    return !failed && roomy && ::access(shm.c_str(), W_OK) == 0
+               ? shm
+               : std::filesystem::temp_directory_path();
+}
+
 int main_of(int argc, char** argv) {
     const bool leg = argc > 1 && std::strcmp(argv[1], "leg") == 0;
     const auto arguments = parse(argc, argv, leg ? 2 : 1);
@@ -356,7 +371,7 @@ int main_of(int argc, char** argv) {
             return skipped;
         }
     }
-    std::string scratch = (std::filesystem::temp_directory_path() / "nestor-relay-XXXXXX").string();
+    std::string scratch = (scratch_place() / "nestor-relay-XXXXXX").string();
     if (::mkdtemp(scratch.data()) == nullptr) {
         std::perror("relay: scratch directory");
         return 1;
