@@ -5,6 +5,8 @@
 // With "apicv" or "no-apicv" the units are those of the guest digest, without L0's policy.
 //
 // Usage: boot_digests KERNEL INITRD CPUS EVERY APPEND [apicv|no-apicv]
+#include <array>
+#include <bit>
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -29,18 +31,19 @@ constexpr u64 memory_size = u64{128} << 20;
 class FastHash {
 public:
     void add(std::span<const u8> bytes) {
+        auto lanes = lanes_; // bytes may be anything, so members would be stored at every word
         std::size_t at = 0;
-        for (; at + 32 <= bytes.size(); at += 32) {
-            u64 words[4];
-            std::memcpy(words, bytes.data() + at, sizeof words);
-            for (int lane = 0; lane < 4; ++lane) {
-                lanes_[lane] = (lanes_[lane] ^ words[lane]) * 0x9e3779b97f4a7c15;
-                lanes_[lane] ^= lanes_[lane] >> 32;
+        for (; at + sizeof lanes <= bytes.size(); at += sizeof lanes) {
+            std::array<u64, lane_count> words;
+            std::memcpy(words.data(), bytes.data() + at, sizeof words);
+            for (std::size_t lane = 0; lane < lane_count; ++lane) {
+                lanes[lane] = std::rotl(lanes[lane], 23) + words[lane];
             }
         }
         for (; at < bytes.size(); ++at) {
-            lanes_[at & 3] = (lanes_[at & 3] ^ bytes[at]) * 0x9e3779b97f4a7c15;
+            lanes[at % lane_count] = std::rotl(lanes[at % lane_count], 23) + bytes[at];
         }
+        lanes_ = lanes;
     }
     [[nodiscard]] u64 value() const {
         u64 all = 0;
@@ -51,7 +54,8 @@ public:
     }
 
 private:
-    u64 lanes_[4] = {1, 2, 3, 4};
+    static constexpr std::size_t lane_count = 8;
+    std::array<u64, lane_count> lanes_ = {1, 2, 3, 4, 5, 6, 7, 8};
 };
 
 /// A unit as the guest digest has it.
