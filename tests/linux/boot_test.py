@@ -43,6 +43,13 @@ class Boot(machine.VmTest):
     def test_a_shell_on_four_cpus_runs_a_typed_script(self):
         self.runs_a_script_and_powers_off(4)
 
+    def test_sixteen_cpus_come_up_and_power_off(self):
+        serial = self.to_shell(16)
+        serial.type("grep -c ^processor /proc/cpuinfo | sed s/^/processors-/")
+        serial.expect("processors-16")
+        serial.type("poweroff -f")
+        self.assertEqual(serial.finish(), 0)
+
     def test_ctrl_c_reaches_the_program_in_the_guest(self):
         serial = self.to_shell(1)
         # A child has the terminal before it says so: a shell that is about to fork may swallow a ^C.
