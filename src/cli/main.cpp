@@ -4,6 +4,9 @@
 #include <cstdio>
 #include <cstring>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 
 #include "src/base/log.hpp"
@@ -19,6 +22,18 @@ bool wants_json(int argc, char** argv) {
         }
     }
     return false;
+}
+
+/// A file that is opened later must not get the number of a standard stream that was closed: what
+/// is written to the stream would go into it.
+void open_standard_streams() {
+    int fd = 0;
+    while (fd >= 0 && fd <= STDERR_FILENO) {
+        fd = ::open("/dev/null", O_RDWR);
+    }
+    if (fd >= 0) {
+        (void)::close(fd);
+    }
 }
 
 /// What is wrong with the command line. The parser does not name a verb that it does not know.
@@ -39,6 +54,7 @@ std::string complaint(const CLI::App& app, int argc, char** argv, const CLI::Par
 
 int main(int argc, char** argv) {
     using namespace nestor;
+    open_standard_streams();
     std::signal(SIGXFSZ, SIG_IGN); // a file that would grow too large is an error like any other
     CLI::App app{"vm: machines that are their saved state", "vm"};
     app.require_subcommand(1);

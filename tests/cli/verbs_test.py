@@ -125,6 +125,15 @@ class Status(vm.VmTest):
         done = self.vm("run", *self.guest("triple", "64M"), "--no-reboot", status=FAILED)
         self.assertIn(b"reset", done.stderr)
 
+    def test_a_closed_standard_stream_changes_nothing_in_the_machine(self):
+        words = ["run", *self.guest("counter"), "--until", "icount:500000", "--save"]
+        self.vm(*words, "open")
+        for stream in (0, 1, 2):
+            with self.subTest(stream=stream):
+                closed = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", vm.VM, *words, f"closed{stream}"]
+                self.assertEqual(subprocess.run(closed, stdout=subprocess.DEVNULL, env=self.environment).returncode, 0)
+                self.assertEqual(self.vm("digest", f"closed{stream}").stdout, self.vm("digest", "open").stdout)
+
     def test_signals_end_it_cleanly(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(signal=number):
