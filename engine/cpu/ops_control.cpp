@@ -79,8 +79,7 @@ const Op* op_jmp16(Cpu& cpu, const Op* op) {
     return go(cpu, op, static_cast<u16>(cpu.s.rip + op->aux));
 }
 
-// --- calls
-// ----------------------------------------------------------------------------------------
+// --- calls ---------------------------------------------------------------------------------------
 
 template <class T>
 [[gnu::noinline]] bool push_return(Cpu& cpu, const Op* op, u64 target) {
@@ -121,8 +120,7 @@ const Op* call_indirect64(Cpu& cpu, const Op* op, u64 target) {
     return cpu.enter(following, target);
 }
 
-// --- indirect
-// ---------------------------------------------------------------------------------------
+// --- indirect ------------------------------------------------------------------------------------
 
 template <class T>
 const Op* op_jmp_reg(Cpu& cpu, const Op* op) {
@@ -167,8 +165,7 @@ const Op* op_call_mem(Cpu& cpu, const Op* op) {
     }
 }
 
-// --- returns
-// ----------------------------------------------------------------------------------------
+// --- returns -------------------------------------------------------------------------------------
 
 /// op->imm bytes are released behind the return address.
 template <class T>
@@ -201,8 +198,7 @@ const Op* op_ret64(Cpu& cpu, const Op* op) {
     return cpu.enter(following, target);
 }
 
-// --- loops: the counter has the address size, which is op->imm bytes
-// --------------------------------
+// --- loops: the counter has the address size, which is op->imm bytes -----------------------------
 
 template <class A>
 const Op* op_jcxz(Cpu& cpu, const Op* op) {
@@ -237,8 +233,7 @@ const Op* op_jcxz_far_page(Cpu& cpu, const Op* op) {
     return go(cpu, op, op->dst != 0 ? static_cast<u16>(target) : cpu.truncate_rip(target));
 }
 
-// --- emitting
-// ---------------------------------------------------------------------------------------
+// --- emitting ------------------------------------------------------------------------------------
 
 bool set(Emit& e, OpFn fn) {
     e.op.fn = fn;

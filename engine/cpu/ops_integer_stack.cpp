@@ -8,8 +8,7 @@
 namespace nestor::cpu {
 namespace {
 
-// --- 64-bit mode
-// ----------------------------------------------------------------------------------
+// --- 64-bit mode ---------------------------------------------------------------------------------
 
 [[gnu::noinline]] const Op* push_value_slow(Cpu& cpu, const Op* op, u64 value) {
     if (!push_slow<u64>(cpu, op, value)) {
@@ -32,8 +31,7 @@ const Op* op_push_imm64(Cpu& cpu, const Op* op) {
     return next(cpu, op);
 }
 
-// --- every mode
-// -----------------------------------------------------------------------------------
+// --- every mode ----------------------------------------------------------------------------------
 
 template <class T>
 [[gnu::noinline]] bool push_reg(Cpu& cpu, const Op* op) {
@@ -178,8 +176,7 @@ const Op* op_leave64(Cpu& cpu, const Op* op) {
     return next(cpu, op);
 }
 
-// --- emitting
-// ---------------------------------------------------------------------------------------
+// --- emitting ------------------------------------------------------------------------------------
 
 bool is_general_register(ZydisRegister reg) {
     const ZydisRegisterClass c = ZydisRegisterGetClass(reg);

@@ -81,8 +81,7 @@ void advance(Cpu& cpu, const Op* op, u64 n) {
     }
 }
 
-// --- without REP
-// ------------------------------------------------------------------------------------
+// --- without REP ---------------------------------------------------------------------------------
 
 template <class T, String kind>
 [[gnu::noinline]] bool once(Cpu& cpu, const Op* op) {
@@ -97,8 +96,7 @@ template <class T, String kind>
     return true;
 }
 
-// --- runs
-// -------------------------------------------------------------------------------------------
+// --- runs ----------------------------------------------------------------------------------------
 
 /// How many of `n` elements at an offset, in the direction of DF, lie in one page that the TLB
 /// allows to access and within the segment, without wrapping. `host` is that of the first element.
@@ -209,8 +207,7 @@ u64 run_elements(Cpu& cpu, const Op* op, u64 limit, Pair<T>& pair, bool& ended) 
     return n;
 }
 
-// --- with REP
-// ---------------------------------------------------------------------------------------
+// --- with REP ------------------------------------------------------------------------------------
 
 template <class T, String kind, Repeat repeat>
 [[gnu::noinline]] Progress repeat_elements(Cpu& cpu, const Op* op) {
@@ -253,8 +250,7 @@ const Op* op_repeat(Cpu& cpu, const Op* op) {
     return finish_repeat(cpu, op, p);
 }
 
-// --- emitting
-// ---------------------------------------------------------------------------------------
+// --- emitting ------------------------------------------------------------------------------------
 
 template <String kind>
 bool emit(Emit& e, unsigned size) {

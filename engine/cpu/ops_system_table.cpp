@@ -80,6 +80,49 @@ const Op* op_store_table(Cpu& cpu, const Op* op) {
     return op;
 }
 
+/// The selector that LLDT and LTR load.
+template <bool memory>
+bool selector_operand(Cpu& cpu, const Op* op, u16& selector) {
+    if constexpr (memory) {
+        return cpu.load(op, selector);
+    }
+    selector = cpu.reg<u16>(op->src);
+    return true;
+}
+
+/// The segment of an LDT or TSS descriptor in the GDT, which must have one of two types (SDM 2
+/// LLDT, LTR). In IA-32e mode it has 16 bytes.
+bool read_system_segment(const Site& site, u16 selector, u32 type, u32 other_type, Descriptor& d,
+                         state::Segment& out) {
+    const Cpu& cpu = site.cpu;
+    const u32 error = selector_error(selector);
+    if ((selector & 4) != 0) {
+        return site.gp(error);
+    }
+    if (!read_descriptor(site, selector, d)) {
+        return false;
+    }
+    if (d.segment() || (d.type() != type && d.type() != other_type)) {
+        return site.gp(error);
+    }
+    if (!d.present()) {
+        return site.fault(Exception::np, error);
+    }
+    const bool long_mode = ia32e(cpu);
+    if (long_mode) {
+        if (!read_descriptor_high(site, selector, d)) {
+            return false;
+        }
+        if ((d.high >> 40 & 31) != 0 || !canonical(cpu, d.long_base())) {
+            return site.gp(error);
+        }
+    }
+    out = make_segment(d, selector);
+    out.attributes = d.attributes();
+    out.base = long_mode ? d.long_base() : d.base();
+    return true;
+}
+
 template <bool memory>
 const Op* op_lldt(Cpu& cpu, const Op* op) {
     NESTOR_OR_STOP(cpu, op, privileged(cpu));
@@ -87,37 +130,17 @@ const Op* op_lldt(Cpu& cpu, const Op* op) {
         return table_exit(cpu, op, ExitReason::ldtr_tr_access, 2, memory);
     }
     u16 selector;
-    if constexpr (memory) {
-        NESTOR_OR_STOP(cpu, op, cpu.load(op, selector));
-    } else {
-        selector = cpu.reg<u16>(op->src);
-    }
+    NESTOR_OR_STOP(cpu, op, selector_operand<memory>(cpu, op, selector));
     if (is_null(selector)) {
         cpu.s.ldtr = null_segment(selector);
         return op;
     }
-    const Site site{cpu, op};
-    const u32 error = selector_error(selector);
-    if ((selector & 4) != 0) {
-        return cpu.raise(op, Exception::gp, error);
-    }
     Descriptor d;
-    NESTOR_OR_STOP(cpu, op, read_descriptor(site, selector, d));
-    if (d.segment() || d.type() != system_type::ldt) {
-        return cpu.raise(op, Exception::gp, error);
-    }
-    if (!d.present()) {
-        return cpu.raise(op, Exception::np, error);
-    }
-    if (ia32e(cpu)) {
-        NESTOR_OR_STOP(cpu, op, read_descriptor_high(site, selector, d));
-        if ((d.high >> 40 & 31) != 0 || !canonical(cpu, d.long_base())) {
-            return cpu.raise(op, Exception::gp, error);
-        }
-    }
-    cpu.s.ldtr = make_segment(d, selector);
-    cpu.s.ldtr.attributes = d.attributes();
-    cpu.s.ldtr.base = ia32e(cpu) ? d.long_base() : d.base();
+    state::Segment ldt;
+    NESTOR_OR_STOP(
+        cpu, op,
+        read_system_segment({cpu, op}, selector, system_type::ldt, system_type::ldt, d, ldt));
+    cpu.s.ldtr = ldt;
     return op;
 }
 
@@ -128,39 +151,19 @@ const Op* op_ltr(Cpu& cpu, const Op* op) {
         return table_exit(cpu, op, ExitReason::ldtr_tr_access, 3, memory);
     }
     u16 selector;
-    if constexpr (memory) {
-        NESTOR_OR_STOP(cpu, op, cpu.load(op, selector));
-    } else {
-        selector = cpu.reg<u16>(op->src);
-    }
-    const Site site{cpu, op};
-    const u32 error = selector_error(selector);
+    NESTOR_OR_STOP(cpu, op, selector_operand<memory>(cpu, op, selector));
     if (is_null(selector)) {
         return cpu.raise(op, Exception::gp, 0);
     }
-    if ((selector & 4) != 0) {
-        return cpu.raise(op, Exception::gp, error);
-    }
+    const Site site{cpu, op};
+    const u32 other_type = ia32e(cpu) ? system_type::tss32 : system_type::tss16;
     Descriptor d;
-    NESTOR_OR_STOP(cpu, op, read_descriptor(site, selector, d));
-    const bool available =
-        d.type() == system_type::tss32 || (d.type() == system_type::tss16 && !ia32e(cpu));
-    if (d.segment() || !available) {
-        return cpu.raise(op, Exception::gp, error);
-    }
-    if (!d.present()) {
-        return cpu.raise(op, Exception::np, error);
-    }
-    if (ia32e(cpu)) {
-        NESTOR_OR_STOP(cpu, op, read_descriptor_high(site, selector, d));
-        if ((d.high >> 40 & 31) != 0 || !canonical(cpu, d.long_base())) {
-            return cpu.raise(op, Exception::gp, error);
-        }
-    }
+    state::Segment tss;
+    NESTOR_OR_STOP(cpu, op,
+                   read_system_segment(site, selector, system_type::tss32, other_type, d, tss));
     NESTOR_OR_STOP(cpu, op, write_busy(site, d, true));
-    cpu.s.tr = make_segment(d, selector);
-    cpu.s.tr.attributes = d.attributes() | system_type::busy;
-    cpu.s.tr.base = ia32e(cpu) ? d.long_base() : d.base();
+    cpu.s.tr = tss;
+    cpu.s.tr.attributes |= system_type::busy;
     return op;
 }
 

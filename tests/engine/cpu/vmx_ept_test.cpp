@@ -275,8 +275,7 @@ TEST_F(EptTest, FullLogExitsBeforeTheWrite) {
     EXPECT_EQ(read<u64>(leaf_of(data)) & dirty, 0u);
 }
 
-// --- mode-based execute control, execute-only
-// -----------------------------------------------------
+// --- mode-based execute control, execute-only ----------------------------------------------------
 
 TEST_F(EptTest, UserExecutionHasItsOwnRight) {
     proc2(proc2_control::mode_based_execute);
