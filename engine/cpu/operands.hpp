@@ -20,8 +20,8 @@ inline constexpr unsigned bits_of = sizeof(T) * 8;
 template <class T>
 using Signed = std::make_signed_t<T>;
 
-// --- fast accesses
-// --------------------------------------------------------------------------------
+// --- fast accesses -------------------------------------------------------------------------------
+// What a handler does itself when the TLB entry of its operand is good.
 
 /// How a handler forms its address: base and displacement only, or with an index. Operands that
 /// need more get the slow handler when they are emitted.
@@ -72,8 +72,8 @@ private:
     LazyFlags lazy_;
 };
 
-// --- steps and handlers
-// ---------------------------------------------------------------------------
+// --- steps and handlers --------------------------------------------------------------------------
+// A Step does an instruction at once, or leaves it to the slow handler (README.md).
 
 template <class Step>
 const Op* handler(Cpu& cpu, const Op* op) {
@@ -209,8 +209,8 @@ struct ModifyMem : MemoryStep<ModifyMem<T, Body, form>, form> {
     }
 };
 
-// --- emitting
-// ---------------------------------------------------------------------------------------
+// --- emitting ------------------------------------------------------------------------------------
+// From decoded operands to the Step that fits them.
 
 [[nodiscard]] inline u8 reg_of(const Emit& e, unsigned i) {
     return Emit::reg_offset(e.operand(i).reg.value);
