@@ -34,10 +34,12 @@ constexpr u64 to_the_end = ~u64{0};
 constexpr int skipped = 77; // Meson's exit status for it
 constexpr u64 legs_per_store = 100;
 /// Of so many legs one reads all memory before it runs, the others what they touch. Prime to the
-/// periods of the TLB sizes and of frozen pages, so that every combination comes.
+/// periods of the TLB sizes and of frozen pages, so that every combination comes. More often where
+/// NESTOR_LONG is set.
 constexpr u64 eager_every = 7;
+constexpr u64 eager_every_if_long = 2;
 /// Of so many legs one is checked to save the same bytes that it restored; an eager one.
-constexpr u64 twice_every = 2 * eager_every;
+constexpr u64 twice_every = eager_every_if_long * eager_every;
 /// What the stores of a relay take at most.
 constexpr u64 scratch_size = u64{1} << 30;
 
@@ -263,6 +265,7 @@ bool strata_are_filled(const Options& o, const std::vector<Point>& points) {
 /// The relay itself. False at the first leg that differs.
 Result<bool> relay(const Options& o, const Unbroken& unbroken, const std::vector<Point>& points) {
     const std::string output = o.scratch + "/output";
+    const u64 eager = std::getenv("NESTOR_LONG") != nullptr ? eager_every_if_long : eager_every;
     std::string last_store;
     for (std::size_t i = 0; i <= points.size(); ++i) {
         const bool last = i == points.size();
@@ -274,7 +277,7 @@ Result<bool> relay(const Options& o, const Unbroken& unbroken, const std::vector
                       .to_store = store,
                       .to_tag = last ? "" : "leg" + std::to_string(i),
                       .output = output,
-                      .lazy = i % eager_every != 0,
+                      .lazy = i % eager != 0,
                       .frozen = i % 3 == 1,
                       .twice = i != 0 && i % twice_every == 0,
                       .tlb = o.tlbs.empty() ? 1024 : tlbs[i % 4]};

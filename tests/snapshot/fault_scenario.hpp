@@ -1,6 +1,7 @@
 // What is done to a store while its disk fails, and what has to hold afterwards.
 #pragma once
 
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <set>
@@ -207,6 +208,11 @@ inline void check_store(const std::string& directory, const Expectation& expecte
     const auto collected = store.gc();
     ASSERT_TRUE(collected) << collected.error().message;
     sound("after gc"); // so what could be restored still can be
+    if (std::getenv("NESTOR_LONG") != nullptr) {
+        for (const auto& [tag, allowed] : expected.tags()) {
+            check_tag(directory, tag, allowed);
+        }
+    }
     const auto report =
         save(store, numbered_machine(9), "last", [](SaveRequest& request) { request.threads = 1; });
     ASSERT_TRUE(report) << report.error().message;
