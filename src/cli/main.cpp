@@ -38,16 +38,25 @@ void open_standard_streams() {
 
 /// What is wrong with the command line. The parser does not name a verb that it does not know.
 std::string complaint(const CLI::App& app, int argc, char** argv, const CLI::ParseError& error) {
-    if (argc < 2) {
-        return "there is no verb";
+    const CLI::App* group = &app;
+    std::string words;
+    for (int i = 1;; ++i) {
+        const auto verbs = group->get_subcommands([](const CLI::App*) { return true; });
+        if (verbs.empty()) {
+            return error.what();
+        }
+        if (i == argc) {
+            return "there is no verb" + (words.empty() ? "" : " after" + words);
+        }
+        words += std::string(" ") + argv[i];
+        const auto found = std::find_if(verbs.begin(), verbs.end(), [&](const CLI::App* verb) {
+            return verb->get_name() == argv[i];
+        });
+        if (found == verbs.end()) {
+            return "there is no verb '" + words.substr(1) + "'";
+        }
+        group = *found;
     }
-    const std::string word = argv[1];
-    const auto is_word = [&word](const CLI::App* verb) { return verb->get_name() == word; };
-    const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
-    if (word[0] != '-' && std::none_of(verbs.begin(), verbs.end(), is_word)) {
-        return "there is no verb '" + word + "'";
-    }
-    return error.what();
 }
 
 } // namespace

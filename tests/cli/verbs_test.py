@@ -90,6 +90,19 @@ class Form(vm.VmTest):
         for verb in ("pause", "digest", "restore", "check"):
             self.assertIn(b"empty", self.vm(verb, "", status=USAGE).stderr)
 
+    def test_a_verb_that_there_is_not_is_named(self):
+        for arguments, told in (
+            ([], "there is no verb"),
+            (["fly"], "there is no verb 'fly'"),
+            (["snap"], "there is no verb after snap"),
+            (["snap", "fly", "a"], "there is no verb 'snap fly'"),
+            (["ps", "fly"], "fly"),
+            (["snap", "--fly"], "--fly"),
+            (["--fly"], "--fly"),
+        ):
+            with self.subTest(arguments=arguments):
+                self.assertIn(told, self.vm(*arguments, status=USAGE).stderr.decode())
+
     def test_an_empty_command_line_for_the_kernel_is_none(self):
         self.vm("run", *self.guest("mix", "64M"), "--append", "", status=1)
 
