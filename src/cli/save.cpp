@@ -85,7 +85,8 @@ void add_save(CLI::App& app, int& status) {
                "What the snapshot continues: auto (the machine's last one), a tag, or none");
     add_choice(verb, "--durability", o->durability, {"commit", "deferred"},
                "commit: on disk when this returns; deferred: with the next commit or store sync");
-    add_flag(verb, "--no-clones", o->clone_forbidden, "Refuse to restore it as a clone");
+    add_flag(verb, "--no-clones", o->clone_forbidden,
+             "With --after stop: refuse to restore it as another machine");
     add_flag(verb, "--replace", o->replace, "Move the tag where it exists");
     on_chosen(verb, status, o->json, [o] { return save(*o); });
 }

@@ -120,6 +120,11 @@ control::RawJson regions_json(const Page& page) {
     return {control::json_array(regions)};
 }
 
+/// A pause of zero is that of a machine which stood still for all of its save.
+double pause_ms(const snapshot::Provenance& p) {
+    return static_cast<double>(p.pause_ns != 0 ? p.pause_ns : p.save_ns) / 1e6;
+}
+
 void print_json(const Options& o, const Page& page) {
     const snapshot::Manifest& m = page.snapshot.manifest();
     control::Object whole = summary(o.tag, m);
@@ -129,7 +134,7 @@ void print_json(const Options& o, const Page& page) {
         .add("host", m.provenance.host)
         .add("creator", m.provenance.creator)
         .add("restored", m.provenance.restored)
-        .add("pauseMs", static_cast<double>(m.provenance.pause_ns) / 1e6)
+        .add("pauseMs", pause_ms(m.provenance))
         .add("saveMs", static_cast<double>(m.provenance.save_ns) / 1e6)
         .add("cloneForbidden", m.clone_forbidden)
         .add("resumedBy", page.claim ? page.claim->by : "")
@@ -175,8 +180,8 @@ void print_head(const Options& o, const Page& page) {
         parents += " <- " + std::to_string(page.log.size() - shown_parents - 1) + " more";
     }
     print_line("continues  " + (parents.empty() ? "nothing: saved as a whole" : parents));
-    std::printf("timings    stood still %.1f ms, saved in %.1f ms\n",
-                static_cast<double>(p.pause_ns) / 1e6, static_cast<double>(p.save_ns) / 1e6);
+    std::printf("timings    stood still %.1f ms, saved in %.1f ms\n", pause_ms(p),
+                static_cast<double>(p.save_ns) / 1e6);
 }
 
 void print_memory(const Page& page) {

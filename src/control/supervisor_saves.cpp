@@ -77,6 +77,12 @@ Result<std::optional<Object>> Supervisor::save(const Object& arguments, const Cl
     options.replace = arguments.flag("replace");
     options.goes_on = after != "stop";
     options.clone_forbidden = arguments.flag("cloneForbidden");
+    if (options.clone_forbidden && options.goes_on) {
+        return fail(ErrorCode::usage,
+                    "--no-clones: this machine goes on, so that nothing could be made of the "
+                    "snapshot but another one",
+                    "save it with --after stop, or without --no-clones");
+    }
     const std::string durability = TRY(one_of(arguments, "durability", {"commit", "deferred"}));
     if (durability == "deferred") {
         options.durability = snapshot::Durability::deferred;

@@ -65,6 +65,8 @@ class Snap(StoreTest):
         self.assertEqual([p["tag"] for p in shown["parents"]], ["a"])
         self.assertGreater(shown["uniqueBytes"], 0)
         self.assertGreater(shown["sharedBytes"], 0)
+        self.assertEqual(shown["pauseMs"], shown["saveMs"])  # it stood still for all of it
+        self.assertGreater(shown["saveMs"], 0)
         self.assertEqual(shown["logicalBytes"], shown["memory"])
         self.assertEqual(sum(r["nonzeroPages"] for r in shown["regions"]), shown["nonzeroPages"])
         self.assertEqual(

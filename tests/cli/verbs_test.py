@@ -344,6 +344,16 @@ class Running(vm.VmTest):
         self.assertEqual(process.wait(timeout=30), 0)
         self.assertEqual(self.vm("digest", "stop").stdout.decode().strip(), paused)
 
+    def test_a_snapshot_without_clones_is_of_a_machine_that_ends(self):
+        process = self.start_counter("c")
+        for after in ("resume", "pause"):
+            self.vm("save", "c", "--no-clones", "--after", after, status=USAGE)
+        self.vm("save", "c", "--no-clones", "--after", "stop")
+        self.assertEqual(process.wait(timeout=30), 0)
+        self.vm("restore", "c", "--tier", "clone", status=INCOMPATIBLE)
+        count = self.json("snap", "ls")[0]["count"]
+        self.vm("restore", "c", "--tier", "resume", "--until", f"icount:{count + 1}")
+
     def test_a_save_that_fails_leaves_the_machine_running(self):
         process = self.start_counter("c")
         self.vm("save", "c", "--tag", "x")
