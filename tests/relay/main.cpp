@@ -199,8 +199,12 @@ Result<Unbroken> run_unbroken(const Options& o, unsigned tlb) {
 using Cuts = std::multimap<u64, std::optional<Stratum>>;
 
 Result<Cuts> choose_counts(const Options& o, u64 end) {
-    const auto keeper = TRY(boot(o));
-    const Sightings sightings = scout(keeper->machine());
+    Sightings sightings;
+    if (std::any_of(o.required.begin(), o.required.end(),
+                    [](Stratum s) { return (bit_of(s) & scouted) != 0; })) {
+        const auto keeper = TRY(boot(o));
+        sightings = scout(keeper->machine());
+    }
     std::mt19937_64 random(o.seed);
     Cuts cuts;
     for (const Stratum stratum : o.required) {

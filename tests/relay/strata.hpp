@@ -42,6 +42,10 @@ struct Moment {
 /// Where to seek strata that random counts hardly ever meet, by stratum; counts rise.
 using Sightings = std::array<std::vector<u64>, stratum_names.size()>;
 
+/// The strata that scout() looks for.
+constexpr Strata scouted =
+    bit_of(Stratum::sti) | bit_of(Stratum::mov_ss) | bit_of(Stratum::pending);
+
 /// Runs the machine to its end, from turn to turn and from deadline to deadline, and notes counts
 /// where an event was pending, counts within a turn before which a vCPU took another GDT: SS is
 /// loaded anew there, and counts where interrupts are off that were on: STI is likely to follow.
