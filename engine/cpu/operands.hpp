@@ -180,24 +180,32 @@ struct ModifyReg : RegisterStep {
         return true;
     }
 };
-template <class T, class Body>
-[[gnu::noinline]] bool modify_whole(Cpu& cpu, const Op* op) {
+/// The slow path, which is the same whatever the Body: it may call it.
+template <class T>
+[[gnu::noinline]] bool modify_whole(Cpu& cpu, const Op* op, T (*body)(Cpu&, const Op*, T)) {
     u64 address;
     T v;
     if (!cpu.load_for_write(op, address, v)) {
         return false;
     }
     const Undo undo(cpu);
-    v = Body::run(cpu, op, v);
+    v = body(cpu, op, v);
     if (!cpu.store_linear(op, address, v, Cpu::operand_segment(op))) {
         undo.restore(cpu);
         return false;
     }
     return true;
 }
+template <class T, class Body>
+[[gnu::noinline]] const Op* modify_slow(Cpu& cpu, const Op* op) {
+    if (!modify_whole<T>(cpu, op, Body::run)) [[unlikely]] {
+        return cpu.abandon(op);
+    }
+    return next(cpu, op);
+}
 template <class T, class Body, Ea form>
 struct ModifyMem : MemoryStep<ModifyMem<T, Body, form>, form> {
-    static constexpr OpFn slow = whole<modify_whole<T, Body>>;
+    static constexpr OpFn slow = modify_slow<T, Body>;
     [[gnu::always_inline]] static bool run_at(Cpu& cpu, const Op* op, u64 address,
                                               const TlbEntry& e) {
         if (!e.writes(address, sizeof(T)) || !e.reads(address, sizeof(T))) [[unlikely]] {
@@ -218,23 +226,20 @@ struct ModifyMem : MemoryStep<ModifyMem<T, Body, form>, form> {
 /// The immediate operand, sign-extended to 64 bits where the instruction does so.
 [[nodiscard]] inline u64 imm_of(const Emit& e, unsigned i) { return e.operand(i).imm.value.u; }
 
-/// Operand i in memory or in the register that `field` of the Op names. `Base` and `Indexed` are
-/// the Steps for addresses without and with an index; they may be the same.
+/// The handlers of an instruction, by where its operand is.
+struct OperandHandlers {
+    OpFn in_register;
+    OpFn base;    ///< in memory, without an index
+    OpFn indexed; ///< in memory, with an index; may be the same
+    OpFn slow;    ///< in memory, for the slow path
+};
 template <class Register, class Base, class Indexed>
-bool emit_operand(Emit& e, unsigned i, u8 Op::* field) {
-    if (!e.is_mem(i)) {
-        e.op.*field = reg_of(e, i);
-        e.op.fn = handler<Register>;
-        return true;
-    }
-    e.set_memory(i);
-    if (is_general(&e.op) && !e.sums_or_misses()) {
-        e.op.fn = Base::slow;
-    } else {
-        e.op.fn = e.op.index == Cpu::zero_slot ? handler<Base> : handler<Indexed>;
-    }
-    return true;
-}
+inline constexpr OperandHandlers operand_handlers = {handler<Register>, handler<Base>,
+                                                     handler<Indexed>, Base::slow};
+/// Operand i in memory or in the register that `field` of the Op names. True always, so that
+/// emitters chain. (ops_integer.cpp)
+bool emit_operand(Emit& e, unsigned i, u8 Op::* field, const OperandHandlers& handlers);
+
 /// `hot` instructions have a handler for addresses without an index; for the others the general
 /// kind will do.
 template <bool hot>
@@ -242,18 +247,21 @@ inline constexpr Ea without_index = hot ? Ea::base : Ea::indexed;
 
 template <class T, class Body, bool hot = false>
 bool emit_read(Emit& e, unsigned i) {
-    return emit_operand<ReadReg<T, Body>, ReadMem<T, Body, without_index<hot>>,
-                        ReadMem<T, Body, Ea::indexed>>(e, i, &Op::src);
+    return emit_operand(e, i, &Op::src,
+                        operand_handlers<ReadReg<T, Body>, ReadMem<T, Body, without_index<hot>>,
+                                         ReadMem<T, Body, Ea::indexed>>);
 }
 template <class T, class Body, bool hot = false>
 bool emit_write(Emit& e, unsigned i) {
-    return emit_operand<WriteReg<T, Body>, WriteMem<T, Body, without_index<hot>>,
-                        WriteMem<T, Body, Ea::indexed>>(e, i, &Op::dst);
+    return emit_operand(e, i, &Op::dst,
+                        operand_handlers<WriteReg<T, Body>, WriteMem<T, Body, without_index<hot>>,
+                                         WriteMem<T, Body, Ea::indexed>>);
 }
 template <class T, class Body, bool hot = false>
 bool emit_modify(Emit& e, unsigned i) {
-    return emit_operand<ModifyReg<T, Body>, ModifyMem<T, Body, without_index<hot>>,
-                        ModifyMem<T, Body, Ea::indexed>>(e, i, &Op::dst);
+    return emit_operand(e, i, &Op::dst,
+                        operand_handlers<ModifyReg<T, Body>, ModifyMem<T, Body, without_index<hot>>,
+                                         ModifyMem<T, Body, Ea::indexed>>);
 }
 
 /// Calls f with a value of the unsigned type of `size` bytes: 2, 4 or 8.

@@ -1,5 +1,6 @@
 // The integer group: asks its parts in turn, and has the instructions that fit none of them: flag
-// bits, NOP and its relatives, PAUSE, UD0 to UD2 (SDM 2A, 2B).
+// bits, NOP and its relatives, PAUSE, UD0 to UD2 (SDM 2A, 2B). Chooses the handler by the operand
+// for all of them.
 #include "engine/cpu/ops_integer.hpp"
 
 #include "engine/cpu/alu.hpp"
@@ -53,6 +54,21 @@ bool set(Emit& e, OpFn fn) {
 }
 
 } // namespace
+
+bool emit_operand(Emit& e, unsigned i, u8 Op::* field, const OperandHandlers& handlers) {
+    if (!e.is_mem(i)) {
+        e.op.*field = reg_of(e, i);
+        e.op.fn = handlers.in_register;
+        return true;
+    }
+    e.set_memory(i);
+    if (is_general(&e.op) && !e.sums_or_misses()) {
+        e.op.fn = handlers.slow;
+    } else {
+        e.op.fn = e.op.index == Cpu::zero_slot ? handlers.base : handlers.indexed;
+    }
+    return true;
+}
 
 bool emit_misc(Emit& e) {
     switch (e.mnemonic()) {
