@@ -1,4 +1,7 @@
-// The command line's grammar. The one file, with main, that knows the parser.
+// The command line's grammar. The one file that knows the parser, which is dear to compile.
+#include <algorithm>
+#include <cstring>
+
 #include <CLI/CLI.hpp>
 
 #include "src/cli/verbs.hpp"
@@ -21,6 +24,39 @@ std::string refuse_others(const std::string& value, std::span<const char* const>
         all += (all.empty() ? "" : ", ") + std::string(word);
     }
     return "there is no choice '" + value + "'; write one of " + all;
+}
+
+/// Whether `--json` stands anywhere, for errors in the command line itself.
+bool wants_json(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+        if (std::strcmp(argv[i], "--json") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// What is wrong with the command line. The parser does not name a verb that it does not know.
+std::string complaint(const CLI::App& app, int argc, char** argv, const CLI::ParseError& error) {
+    const CLI::App* group = &app;
+    std::string words;
+    for (int i = 1;; ++i) {
+        const auto verbs = group->get_subcommands([](const CLI::App*) { return true; });
+        if (verbs.empty()) {
+            return error.what();
+        }
+        if (i == argc) {
+            return "there is no verb" + (words.empty() ? "" : " after" + words);
+        }
+        words += std::string(" ") + argv[i];
+        const auto found = std::find_if(verbs.begin(), verbs.end(), [&](const CLI::App* verb) {
+            return verb->get_name() == argv[i];
+        });
+        if (found == verbs.end()) {
+            return "there is no verb '" + words.substr(1) + "'";
+        }
+        group = *found;
+    }
 }
 
 } // namespace
@@ -82,6 +118,28 @@ void on_chosen(CLI::App* verb, int& status, const bool& json, std::function<Resu
         const Result<int> result = body();
         status = result ? *result : report(result.error(), json);
     });
+}
+
+int run_command_line(int argc, char** argv, void (*add_verbs)(CLI::App& app, int& status)) {
+    CLI::App app{"vm: machines that are their saved state", "vm"};
+    app.require_subcommand(1);
+    app.set_version_flag("--version", "vm 0.1.0");
+    app.footer("Exit status: 0 ok, 2 usage, 4 incompatible, 6 corrupt, 8 any other failure;\n"
+               "odd ones belong to the guest's debug exit.\n"
+               "See also: vm VERB --help");
+    int status = 0;
+    add_verbs(app, status);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        if (e.get_exit_code() == 0) {
+            return app.exit(e);
+        }
+        return report(
+            {ErrorCode::usage, complaint(app, argc, argv, e), "see: vm --help, vm VERB --help"},
+            wants_json(argc, argv));
+    }
+    return status;
 }
 
 } // namespace nestor::cli

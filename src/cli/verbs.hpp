@@ -33,6 +33,10 @@ void add_store(CLI::App& app, int& status);
 void add_state(CLI::App& app, int& status);
 void add_digest(CLI::App& app, int& status);
 
+/// Lets `add_verbs` say which verbs there are and runs the one that is chosen; gives the exit
+/// status.
+[[nodiscard]] int run_command_line(int argc, char** argv,
+                                   void (*add_verbs)(CLI::App& app, int& status));
 /// A subcommand that only holds verbs.
 CLI::App* add_group(CLI::App& app, const char* name, const char* description);
 /// A subcommand with `--json`, which `json` follows, and an example at the end of its help.
