@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <optional>
 
-#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "engine/arch/msr.hpp"
@@ -18,6 +17,7 @@
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/json.hpp"
 
 namespace nestor::control {
 namespace {
@@ -170,7 +170,7 @@ Result<HostOffer> offer_from_json(const std::string& text) {
         return fail(ErrorCode::corrupt, "host description: " + what,
                     "write one with: vm host dump > FILE");
     };
-    const json j = json::parse(text, nullptr, false);
+    const json j = parse_json(text);
     if (!j.is_object()) {
         return wrong("it is not a JSON object");
     }

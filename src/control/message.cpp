@@ -1,13 +1,13 @@
 // Encodes and decodes control messages.
 //
-// Owns nothing. The JSON library stays in this file; it parses without exceptions and without
-// recursion, so the length limit bounds what a peer can make it do.
+// Owns nothing. The JSON library stays in this file and host_offer.cpp; it parses without
+// exceptions and without recursion, so the length limit bounds what a peer can make it do.
 #include "src/control/message.hpp"
 
 #include <cmath>
 #include <cstdio>
 
-#include <nlohmann/json.hpp>
+#include "src/control/json.hpp"
 
 namespace nestor::control {
 namespace {
@@ -54,7 +54,7 @@ Object object_of(const json& from) {
 }
 
 Result<json> parse(std::string_view text) {
-    json parsed = json::parse(text, nullptr, false);
+    json parsed = parse_json(text);
     if (!parsed.is_object()) {
         return fail(ErrorCode::corrupt, "control message: it is not a JSON object");
     }
@@ -62,6 +62,8 @@ Result<json> parse(std::string_view text) {
 }
 
 } // namespace
+
+json parse_json(std::string_view text) { return json::parse(text, nullptr, false); }
 
 Object& Object::add(std::string key, Value value) {
     members_.emplace_back(std::move(key), std::move(value));
