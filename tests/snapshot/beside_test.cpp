@@ -1,5 +1,6 @@
 // Processes side by side on one store: savers that wait for each other, readers, and a collector
 // that removes what has no tag any more. Nobody meets a snapshot that is half there.
+#include <chrono>
 #include <cstdlib>
 
 #include <gtest/gtest.h>

@@ -1,4 +1,8 @@
 // Saves that do not wait for the disk, and what is left of them when the host goes down.
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
 #include <gtest/gtest.h>
 
 #include "src/base/log.hpp"

@@ -1,4 +1,8 @@
 // What the digests cover, and that keeping page digests gives what computing them afresh gives.
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
 #include <gtest/gtest.h>
 
 #include "snapshot/memory_map.hpp"

@@ -1,5 +1,8 @@
 // Snapshots as streams: they arrive as they were, cost nothing that is there already, and what is
 // cut, damaged or lies is refused before a tag says anything.
+#include <algorithm>
+#include <cstring>
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>

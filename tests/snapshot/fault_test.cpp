@@ -2,6 +2,9 @@
 // or by writing half. And the power is lost after every change, with what was not synced gone,
 // there, partly there or torn. Whatever was promised by then holds, and the store is as good as
 // new.
+#include <algorithm>
+#include <filesystem>
+
 #include <unistd.h>
 
 #include "src/base/log.hpp"

@@ -5,6 +5,7 @@
 // user namespaces are allowed; elsewhere the tests skip and say so.
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 
 #include <fcntl.h>

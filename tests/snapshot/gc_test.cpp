@@ -1,5 +1,7 @@
 // Collecting: what goes, what stays, and who may be at work meanwhile.
 #include <atomic>
+#include <chrono>
+#include <cstring>
 #include <thread>
 
 #include <gtest/gtest.h>

@@ -1,6 +1,9 @@
 // Stores that someone or something has changed: a flipped bit anywhere, files cut at any length,
 // files missing or exchanged. A load is bit-exact or corrupt, never anything else.
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include <gtest/gtest.h>

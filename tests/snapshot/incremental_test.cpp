@@ -1,5 +1,7 @@
 // Saves that know what was written since the last one, and saves of memory that changes meanwhile.
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include <gtest/gtest.h>
 

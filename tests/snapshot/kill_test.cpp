@@ -5,9 +5,11 @@
 // Owns the account of what has to be in the store. A child tells every step on a pipe before it and
 // after it, so the account is right up to the one step that the kill met; what came of that one is
 // looked up. NESTOR_KILLS and NESTOR_SEED in the environment set how many kills, and which.
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <optional>
 

@@ -2,8 +2,11 @@
 // shared libraries, the rest zero. Prints one line per figure; a directory to work in may be given.
 //
 // Not a test: figures depend on the disk. tools/bench runs it beside its peers.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 
 #include <sys/mman.h>
 #include <time.h>

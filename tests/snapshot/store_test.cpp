@@ -1,5 +1,12 @@
 // Saving, loading and keeping house in a store that nobody harms.
 #include <atomic>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <sys/file.h>

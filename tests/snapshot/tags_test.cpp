@@ -1,4 +1,6 @@
 // Tags, ancestors, claims, touch orders and the difference of two snapshots.
+#include <cstring>
+
 #include <gtest/gtest.h>
 
 #include "tests/snapshot/machine.hpp"
