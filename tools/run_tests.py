@@ -45,13 +45,13 @@ class Lane:
 
 
 LANES = [
-    Lane("release", ["--buildtype=release", "-Doptimization=2", "-Ddebug=true"], set(), set()),
+    Lane("release", [], set(), set()),
     Lane(
         "asan",
         [
             "-Db_sanitize=address,undefined",
             "-Db_lundef=false",
-            "-Doptimization=2",
+            "-Doptimization=0",  # but for the engine
             "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined -Wno-deprecated-declarations"
             f" -include {ROOT}/tools/schema/libcapnp.hpp",
             "-Dcpp_link_args=-fsanitize=address,undefined",
