@@ -6,7 +6,7 @@ namespace nestor::snapshot {
 
 namespace {
 
-constexpr std::size_t cached_records = 8;
+constexpr std::size_t diff_cached_records = 8;
 
 /// One side of a comparison: a subtree, absent where its digest is zero.
 struct Side {
@@ -21,9 +21,9 @@ public:
 
     Walk(const SnapshotData& left, const SnapshotData* right, const Each& each)
         : left_(left), right_(right), each_(each),
-          left_cache_(*left.packs, RecordKind::nodes, cached_records),
+          left_cache_(*left.packs, RecordKind::nodes, diff_cached_records),
           right_cache_(*(right != nullptr ? right : &left)->packs, RecordKind::nodes,
-                       cached_records) {}
+                       diff_cached_records) {}
 
     /// A region that one or both have. False in the result: `each` has seen enough.
     Result<bool> region(Gpa start, u64 size, const Side& left, const Side& right) {

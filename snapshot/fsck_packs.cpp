@@ -10,7 +10,7 @@ namespace {
 
 constexpr u32 records_per_chunk = 256;
 constexpr unsigned threads = 2;
-constexpr u64 max_level = 8; // of nodes
+constexpr u64 max_node_level = 8;
 
 } // namespace
 
@@ -29,7 +29,7 @@ std::string Fsck::check_items(RecordBuffer& buffer, std::vector<Digest>& digests
             digest = sha256(bytes);
         } else {
             const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, sizeof(u64));
-            if (level >= 1 && level <= max_level &&
+            if (level >= 1 && level <= max_node_level &&
                 parse_node(bytes, static_cast<unsigned>(level), fanout, node)) {
                 digest = node_digest(static_cast<unsigned>(level), node.digests);
             }

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::size_t page_payload = 64 * page_size;
 constexpr std::size_t unit_payload = 1u << 20;
-constexpr unsigned max_level = 7; // 2^52 bytes
+constexpr unsigned max_map_level = 7; // 2^52 bytes
 /// Memory of one machine, at most: what a map says costs nothing, but reading it would.
 constexpr u64 max_memory = u64{1} << 44;
 
@@ -171,7 +171,7 @@ private:
     Result<> take_node(const Digest& digest, std::span<const std::byte> bytes) {
         const u64 level = bytes.size() < 16 ? 0 : load_at<u64>(bytes, 8);
         MapNode node;
-        if (level == 0 || level > max_level) {
+        if (level == 0 || level > max_map_level) {
             return corrupt("a map node is damaged");
         }
         TRY(decode_node(bytes, digest, static_cast<unsigned>(level), fanout, node),

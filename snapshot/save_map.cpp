@@ -10,7 +10,7 @@ namespace nestor::snapshot {
 namespace {
 
 constexpr std::size_t record_payload = 64u << 10;
-constexpr std::size_t cached_records = 8;
+constexpr std::size_t map_cached_records = 8;
 
 } // namespace
 
@@ -98,7 +98,7 @@ void SaveJob::keep_nodes(std::size_t region) {
 
 Result<> SaveJob::save_nodes() {
     node_finder_ = std::make_unique<Finder>(TRY(index_->view()), packs_);
-    node_cache_ = std::make_unique<RecordCache>(packs_, RecordKind::nodes, cached_records);
+    node_cache_ = std::make_unique<RecordCache>(packs_, RecordKind::nodes, map_cached_records);
     RecordBuilder builder(RecordKind::nodes, record_payload, *writer_);
     for (std::size_t region = 0; region < trees_->regions.size(); ++region) {
         const RegionTree& tree = trees_->regions[region];

@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::size_t extent_payload = 64u << 10;
 constexpr u64 leaves_per_chunk = 4;
-constexpr std::size_t cached_records = 4;
+constexpr std::size_t page_cached_records = 4;
 
 } // namespace
 
@@ -164,7 +164,7 @@ Result<> SaveJob::save_pages() {
         workers.emplace_back(
             new Worker{.finder = Finder(std::move(view), packs_),
                        .builder = RecordBuilder(RecordKind::pages, extent_payload, *writer_),
-                       .nodes = RecordCache(packs_, RecordKind::nodes, cached_records),
+                       .nodes = RecordCache(packs_, RecordKind::nodes, page_cached_records),
                        .node = {},
                        .buffer = {}});
     }

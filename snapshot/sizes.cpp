@@ -15,12 +15,12 @@ namespace nestor::snapshot {
 namespace {
 
 constexpr u32 several = ~u32{0};
-constexpr std::size_t cached_records = 16;
+constexpr std::size_t census_cached_records = 16;
 
 class Census final {
 public:
     explicit Census(const Packs& packs)
-        : packs_(packs), cache_(packs, RecordKind::nodes, cached_records) {}
+        : packs_(packs), cache_(packs, RecordKind::nodes, census_cached_records) {}
 
     /// Notes that snapshot number `owner` (from 1 on) refers to all this.
     Result<> own(const PlacedManifest& placed, u32 owner) {

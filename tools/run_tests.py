@@ -52,6 +52,7 @@ LANES = [
             "-Db_sanitize=address,undefined",
             "-Db_lundef=false",
             "-Doptimization=0",  # but for the engine
+            "-Dunity=on",
             "-Dcpp_args=-g1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined -Wno-deprecated-declarations"
             f" -include {ROOT}/tools/schema/libcapnp.hpp",
             "-Dcpp_link_args=-fsanitize=address,undefined",

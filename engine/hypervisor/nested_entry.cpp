@@ -21,9 +21,6 @@ using cpu::EntryCheckKind;
 
 namespace {
 
-constexpr u64 none = ~u64{0};
-constexpr u64 list_entry_size = sizeof(cpu::MsrListEntry);
-
 cpu::VmExit entry_failure(ExitReason reason, u64 qualification) {
     cpu::VmExit exit;
     exit.reason = reason;

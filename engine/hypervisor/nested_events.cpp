@@ -16,8 +16,7 @@ using state::ActivityState;
 
 namespace {
 
-constexpr u32 valid = bit<u32>(31);
-constexpr u32 nmi_info = valid | static_cast<u32>(cpu::EventType::nmi) << 8 | 2;
+constexpr u32 nmi_info = Nested::info_valid | static_cast<u32>(cpu::EventType::nmi) << 8 | 2;
 
 } // namespace
 
@@ -118,13 +117,13 @@ std::optional<Exit> Nested::interrupt() {
     const bool acknowledge = (s.vmcs12.vm_exit_controls & exit_control::acknowledge_interrupt) != 0;
     u32 info = 0;
     if (acknowledge && !local) {
-        info = valid | v_.config.board->acknowledge_pic().value();
+        info = info_valid | v_.config.board->acknowledge_pic().value();
     }
     event_exit(ExitReason::external_interrupt, 0, info);
     if (acknowledge && local) {
         // With vmcs01 current: the vector in service is L1's.
         v_.acknowledge(*local);
-        s.vmcs12.vm_exit_intr_info = valid | local->value();
+        s.vmcs12.vm_exit_intr_info = info_valid | local->value();
     }
     return std::nullopt;
 }

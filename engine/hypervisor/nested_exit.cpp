@@ -18,8 +18,7 @@ using namespace arch;
 
 namespace {
 
-constexpr u32 entry_failure_bit = bit<u32>(31), valid = bit<u32>(31);
-constexpr u64 list_entry_size = sizeof(cpu::MsrListEntry);
+constexpr u32 entry_failure_bit = bit<u32>(31);
 constexpr u64 pdpt_size = 32;
 
 bool has(u32 word, u32 control) { return (word & control) != 0; }
@@ -62,7 +61,7 @@ void Nested::exit_to_l1(const cpu::VmExit& exit) {
     v.idt_vectoring_error_code = exit.idt_vectoring_error;
     v.vm_exit_instruction_len = exit.instruction_length;
     v.vm_exit_instruction_info = exit.instruction_info;
-    v.vm_entry_intr_info &= ~valid; // SDM 3C 28.2
+    v.vm_entry_intr_info &= ~info_valid; // SDM 3C 28.2
     const bool nmi = exit.reason == ExitReason::exception_or_nmi &&
                      (exit.interruption_info >> 8 & 7) == static_cast<u32>(cpu::EventType::nmi);
     // SDM 3C 28.5.5. With virtual NMIs, the bit was not about NMIs.

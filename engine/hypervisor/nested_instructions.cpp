@@ -16,7 +16,6 @@ using namespace arch;
 
 namespace {
 
-constexpr u64 none = ~u64{0};
 constexpr u64 feature_control_lock = bit(0), feature_control_vmx = bit(2);
 
 template <class T>

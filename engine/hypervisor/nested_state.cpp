@@ -15,8 +15,6 @@ using namespace arch;
 
 namespace {
 
-constexpr u64 none = ~u64{0};
-
 arch::VmxCapabilities capabilities_of(const CpuCaps& caps, const cpu::Features& features) {
     using arch::CpuFeature;
     if (!caps.has(CpuFeature::vmx)) {
@@ -46,7 +44,7 @@ std::optional<u64> Nested::read_msr(u32 index) const {
 // --- restoring ----------------------------------------------------------------------------------
 
 const char* Nested::wrong_alone(const state::Nested& from) {
-    const bool pointer = from.current != none;
+    const bool pointer = from.current != Nested::none;
     if ((from.guest_mode || pointer) && !from.vmxon && !from.smm.vmxon) {
         return "field vmxon: a current VMCS outside VMX operation";
     }

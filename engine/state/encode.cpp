@@ -53,7 +53,7 @@ enum class ListCode : u8 {
     structs = 7
 };
 
-u64 list_pointer(ListCode code, std::size_t count) {
+u64 make_list_pointer(ListCode code, std::size_t count) {
     CHECK(count < std::size_t{1} << 29, {count});
     return 1 | u64{static_cast<u8>(code)} << 32 | u64{count} << 35;
 }
@@ -172,7 +172,7 @@ private:
 
     [[nodiscard]] static Target bytes(const void* from, std::size_t size, std::size_t terminator) {
         Target out;
-        out.pointer = list_pointer(ListCode::byte, size + terminator);
+        out.pointer = make_list_pointer(ListCode::byte, size + terminator);
         out.words.resize((size + terminator + 7) / 8);
         if (size != 0) {
             std::memcpy(out.words.data(), from, size);
@@ -199,7 +199,7 @@ private:
     [[nodiscard]] static Target scalar_list(const void* at, const FieldInfo& field,
                                             std::size_t size) {
         Target out;
-        out.pointer = list_pointer(code_of(field.bits), size);
+        out.pointer = make_list_pointer(code_of(field.bits), size);
         out.words.resize((size * field.bits + 63) / 64);
         if (field.bits == 1) {
             for (std::size_t i = 0; i < size; ++i) {
@@ -226,7 +226,7 @@ private:
         }
         Target out;
         if (any) {
-            out.pointer = list_pointer(ListCode::pointer, size);
+            out.pointer = make_list_pointer(ListCode::pointer, size);
             out.words.resize(size);
             place(out.words, 0, targets);
         }
@@ -250,7 +250,7 @@ private:
             data = 1;
         }
         Target out;
-        out.pointer = list_pointer(ListCode::structs, size * (data + pointers));
+        out.pointer = make_list_pointer(ListCode::structs, size * (data + pointers));
         out.words.resize(1 + size * (data + pointers));
         out.words[0] = u64{size} << 2 | struct_pointer(data, pointers);
         std::size_t start = 1;

@@ -12,7 +12,7 @@ namespace nestor::cli {
 
 namespace {
 
-constexpr int patience_ms = 3000;
+constexpr int status_patience_ms = 3000;
 
 Result<int> list(bool json) {
     const auto names = TRY(control::socket_names());
@@ -26,7 +26,7 @@ Result<int> list(bool json) {
         if (!control::is_alive(path)) {
             continue; // left by a machine that was killed; the next of that name replaces it
         }
-        const auto reply = control::ask(path, {.verb = "status", .arguments = {}}, patience_ms);
+        const auto reply = control::ask(path, {.verb = "status", .arguments = {}}, status_patience_ms);
         control::Object status;
         if (reply && reply->kind == control::Reply::Kind::ok) {
             status = reply->body;

@@ -11,7 +11,7 @@ namespace nestor::cli {
 
 namespace {
 
-constexpr int patience_ms = 120'000;
+constexpr int save_patience_ms = 120'000;
 
 } // namespace
 
@@ -106,7 +106,7 @@ Result<control::Object> ask_machine(const std::string& name, const std::string& 
     }
     Work work(request.verb == "save" ? "saving " + name : request.verb, json);
     const control::Reply reply = TRY(control::ask(
-        socket, request, patience_ms, [&work](u64 done, u64 total) { work.show(done, total); }));
+        socket, request, save_patience_ms, [&work](u64 done, u64 total) { work.show(done, total); }));
     if (reply.kind == control::Reply::Kind::error) {
         return Failure(with_context(control::error_of(reply), "machine " + who));
     }

@@ -15,7 +15,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct DiffOptions {
     std::string left;
     std::string right;
     std::string store;
@@ -107,7 +107,7 @@ std::string lines_json(const std::vector<Line>& lines) {
     return control::json_array(out);
 }
 
-Result<int> diff(const Options& o) {
+Result<int> diff(const DiffOptions& o) {
     const auto store = TRY(open_store(o.store));
     const auto left = TRY(store.load(o.left));
     const auto right = TRY(store.load(o.right));
@@ -131,7 +131,7 @@ Result<int> diff(const Options& o) {
 } // namespace
 
 void add_snap_diff(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<DiffOptions>();
     CLI::App* const verb =
         add_verb(snap, "diff", "Show the fields and pages in which two snapshots differ",
                  "vm snap diff before after --pages", o->json);

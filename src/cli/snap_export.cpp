@@ -16,14 +16,14 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct ExportOptions {
     std::vector<std::string> tags;
     std::string to = "-";
     std::string store;
     bool json = false;
 };
 
-Result<snapshot::ExportReport> export_to_fd(const Options& o, const snapshot::Store& store,
+Result<snapshot::ExportReport> export_to_fd(const ExportOptions& o, const snapshot::Store& store,
                                             int fd) {
     Work work("exporting", o.json);
     snapshot::ExportOptions options;
@@ -31,7 +31,7 @@ Result<snapshot::ExportReport> export_to_fd(const Options& o, const snapshot::St
     return store.export_to(o.tags, fd, options);
 }
 
-Result<snapshot::ExportReport> export_to_file(const Options& o, const snapshot::Store& store) {
+Result<snapshot::ExportReport> export_to_file(const ExportOptions& o, const snapshot::Store& store) {
     const std::string part = o.to + ".part";
     const Fd file(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.get() < 0) {
@@ -50,7 +50,7 @@ Result<snapshot::ExportReport> export_to_file(const Options& o, const snapshot::
     return report;
 }
 
-Result<int> export_snapshots(const Options& o) {
+Result<int> export_snapshots(const ExportOptions& o) {
     const auto store = TRY(open_store(o.store));
     if (o.to == "-") {
         if (::isatty(STDOUT_FILENO) == 1) {
@@ -75,7 +75,7 @@ Result<int> export_snapshots(const Options& o) {
 } // namespace
 
 void add_snap_export(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<ExportOptions>();
     CLI::App* const verb = add_verb(snap, "export", "Write snapshots into one file or stream",
                                     "vm snap export booted --to booted.snap\n"
                                     "  vm snap export booted | ssh other vm snap import -",

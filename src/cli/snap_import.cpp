@@ -15,7 +15,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct ImportOptions {
     std::string from;
     std::string as;
     std::string store;
@@ -24,7 +24,7 @@ struct Options {
     bool json = false;
 };
 
-Result<int> import_snapshots(const Options& o) {
+Result<int> import_snapshots(const ImportOptions& o) {
     const std::string directory = TRY(control::store_directory(o.store));
     auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::create));
     Fd file;
@@ -67,7 +67,7 @@ Result<int> import_snapshots(const Options& o) {
 } // namespace
 
 void add_snap_import(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<ImportOptions>();
     CLI::App* const verb = add_verb(snap, "import", "Take in what vm snap export wrote",
                                     "vm snap import booted.snap --as from-elsewhere", o->json);
     add_argument(verb, "from", o->from, "File; - for standard input");

@@ -8,7 +8,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct LogOptions {
     std::string tag;
     std::string store;
     bool json = false;
@@ -52,7 +52,7 @@ std::string entry_json(const snapshot::LogEntry& entry) {
     return line.to_json();
 }
 
-Result<int> log(const Options& o) {
+Result<int> log(const LogOptions& o) {
     const auto store = TRY(open_store(o.store));
     std::vector<std::string> lines;
     for (const snapshot::LogEntry& entry : TRY(store.log(o.tag))) {
@@ -71,7 +71,7 @@ Result<int> log(const Options& o) {
 } // namespace
 
 void add_snap_log(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<LogOptions>();
     CLI::App* const verb = add_verb(snap, "log", "List a snapshot and the ones it continues",
                                     "vm snap log after-upgrade", o->json);
     add_argument(verb, "tag", o->tag, "Snapshot");

@@ -8,7 +8,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct LsOptions {
     std::string store;
     bool json = false;
 };
@@ -46,7 +46,7 @@ control::Object entry_object(const snapshot::ListEntry& entry) {
     return line.add("error", control::RawJson{control::error_object(*entry.error).to_json()});
 }
 
-Result<int> list(const Options& o) {
+Result<int> list(const LsOptions& o) {
     const auto store = TRY(open_store(o.store));
     std::vector<std::string> lines;
     if (!o.json) {
@@ -73,7 +73,7 @@ Result<int> list(const Options& o) {
 } // namespace
 
 void add_snap_ls(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<LsOptions>();
     CLI::App* const verb =
         add_verb(snap, "ls", "List snapshots", "vm snap ls --store /srv/snapshots", o->json);
     add_store_option(verb, o->store);

@@ -7,13 +7,13 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct RmOptions {
     std::vector<std::string> tags;
     std::string store;
     bool json = false;
 };
 
-Result<int> remove(const Options& o) {
+Result<int> remove(const RmOptions& o) {
     auto store = TRY(open_store(o.store));
     std::vector<std::string> removed;
     for (const std::string& tag : o.tags) {
@@ -34,7 +34,7 @@ Result<int> remove(const Options& o) {
 } // namespace
 
 void add_snap_rm(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<RmOptions>();
     CLI::App* const verb = add_verb(snap, "rm", "Remove tags; vm store gc gives their space back",
                                     "vm snap rm booted before-upgrade", o->json);
     add_arguments(verb, "tag", o->tags, "Snapshots");

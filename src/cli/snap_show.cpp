@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::size_t shown_parents = 8;
 
-struct Options {
+struct ShowOptions {
     std::string tag;
     std::string store;
     bool brief = false;
@@ -54,7 +54,7 @@ Result<> read_memory(const snapshot::Store& store, Page& page) {
     return {};
 }
 
-Result<Page> read_page(const Options& o, const snapshot::Store& store) {
+Result<Page> read_page(const ShowOptions& o, const snapshot::Store& store) {
     const auto snapshot = TRY(store.load(o.tag));
     Page page{.snapshot = snapshot,
               .log = TRY(store.log(o.tag)),
@@ -125,7 +125,7 @@ double pause_ms(const snapshot::Provenance& p) {
     return static_cast<double>(p.pause_ns != 0 ? p.pause_ns : p.save_ns) / 1e6;
 }
 
-void print_json(const Options& o, const Page& page) {
+void print_json(const ShowOptions& o, const Page& page) {
     const snapshot::Manifest& m = page.snapshot.manifest();
     control::Object whole = summary(o.tag, m);
     whole.add("format", u64{m.format})
@@ -152,7 +152,7 @@ void print_json(const Options& o, const Page& page) {
     print_line(whole.to_json());
 }
 
-void print_head(const Options& o, const Page& page) {
+void print_head(const ShowOptions& o, const Page& page) {
     const snapshot::Manifest& m = page.snapshot.manifest();
     const snapshot::Provenance& p = m.provenance;
     print_line("snapshot   " + o.tag + ", tier " + tier_of(m) +
@@ -233,7 +233,7 @@ void print_units(const snapshot::Manifest& m) {
                to_hex(m.schema_set).substr(0, 16));
 }
 
-Result<int> show(const Options& o) {
+Result<int> show(const ShowOptions& o) {
     const auto store = TRY(open_store(o.store));
     const Page page = TRY(read_page(o, store));
     if (o.json) {
@@ -249,7 +249,7 @@ Result<int> show(const Options& o) {
 } // namespace
 
 void add_snap_show(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<ShowOptions>();
     CLI::App* const verb = add_verb(snap, "show", "Show what a snapshot says about itself",
                                     "vm snap show booted", o->json);
     add_argument(verb, "tag", o->tag, "Snapshot");

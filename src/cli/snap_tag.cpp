@@ -7,7 +7,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct TagOptions {
     std::string from;
     std::string to;
     std::string store;
@@ -16,7 +16,7 @@ struct Options {
     bool json = false;
 };
 
-Result<int> tag(const Options& o) {
+Result<int> tag(const TagOptions& o) {
     auto store = TRY(open_store(o.store));
     TRY(o.rename ? store.rename(o.from, o.to, o.replace) : store.tag(o.from, o.to, o.replace));
     control::Object object;
@@ -28,7 +28,7 @@ Result<int> tag(const Options& o) {
 } // namespace
 
 void add_snap_tag(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<TagOptions>();
     CLI::App* const verb = add_verb(snap, "tag", "Give a snapshot another tag",
                                     "vm snap tag booted golden --replace", o->json);
     add_argument(verb, "tag", o->from, "Snapshot");

@@ -8,13 +8,13 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct VerifyOptions {
     std::string tag;
     std::string store;
     bool json = false;
 };
 
-Result<int> verify(const Options& o) {
+Result<int> verify(const VerifyOptions& o) {
     const auto store = TRY(open_store(o.store));
     const auto snapshot = TRY(store.load(o.tag));
     {
@@ -30,7 +30,7 @@ Result<int> verify(const Options& o) {
 } // namespace
 
 void add_snap_verify(CLI::App& snap, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<VerifyOptions>();
     CLI::App* const verb =
         add_verb(snap, "verify", "Read a whole snapshot and compare it with its digests",
                  "vm snap verify booted\nExit status 6 when a byte does not agree.", o->json);

@@ -10,7 +10,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct StoreFsckOptions {
     std::string store;
     std::string wait = "5";
     bool repair = false;
@@ -59,7 +59,7 @@ void print_text(const snapshot::FsckReport& report) {
                count_text(report.damaged_tags.size(), "damaged snapshot"));
 }
 
-Result<int> fsck(const Options& o) {
+Result<int> fsck(const StoreFsckOptions& o) {
     const auto store = TRY(open_store(o.store));
     snapshot::FsckReport report;
     {
@@ -83,7 +83,7 @@ Result<int> fsck(const Options& o) {
 } // namespace
 
 void add_store_fsck(CLI::App& parent, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<StoreFsckOptions>();
     CLI::App* const verb =
         add_verb(parent, "fsck", "Read all of a store and compare it with its digests",
                  "vm store fsck --repair\n"

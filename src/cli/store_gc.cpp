@@ -9,14 +9,14 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct StoreGcOptions {
     std::string store;
     std::string wait = "5";
     bool dry_run = false;
     bool json = false;
 };
 
-void print_json(const std::string& directory, const Options& o, const snapshot::GcReport& r) {
+void print_json(const std::string& directory, const StoreGcOptions& o, const snapshot::GcReport& r) {
     control::Object object;
     object.add("store", directory)
         .add("dryRun", o.dry_run)
@@ -33,7 +33,7 @@ void print_json(const std::string& directory, const Options& o, const snapshot::
     print_line(object.to_json());
 }
 
-void print_text(const Options& o, const snapshot::GcReport& r) {
+void print_text(const StoreGcOptions& o, const snapshot::GcReport& r) {
     print_line(std::to_string(r.snapshots) + " snapshots kept" +
                (r.leased == 0
                     ? ""
@@ -51,7 +51,7 @@ void print_text(const Options& o, const snapshot::GcReport& r) {
     }
 }
 
-Result<int> gc(const Options& o) {
+Result<int> gc(const StoreGcOptions& o) {
     auto store = TRY(open_store(o.store));
     snapshot::GcReport report;
     {
@@ -73,7 +73,7 @@ Result<int> gc(const Options& o) {
 } // namespace
 
 void add_store_gc(CLI::App& parent, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<StoreGcOptions>();
     CLI::App* const verb =
         add_verb(parent, "gc", "Give back the space of what no tag needs any more",
                  "vm store gc --dry-run\nIt may run beside saves and restores.", o->json);

@@ -9,12 +9,12 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct StoreInitOptions {
     std::string store;
     bool json = false;
 };
 
-Result<int> init(const Options& o) {
+Result<int> init(const StoreInitOptions& o) {
     const std::string directory = TRY(control::store_directory(o.store));
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::create));
     control::Object object;
@@ -26,7 +26,7 @@ Result<int> init(const Options& o) {
 } // namespace
 
 void add_store_init(CLI::App& parent, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<StoreInitOptions>();
     CLI::App* const verb = add_verb(parent, "init", "Make an empty store where there is none",
                                     "vm store init --store ./snaps", o->json);
     add_store_option(verb, o->store);

@@ -9,7 +9,7 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct StoreStatOptions {
     std::string store;
     bool json = false;
 };
@@ -39,7 +39,7 @@ void print_text(const std::string& directory, const snapshot::StoreStat& s) {
                ratio_text(s.logical_bytes, stored) + " of memory");
 }
 
-Result<int> stat(const Options& o) {
+Result<int> stat(const StoreStatOptions& o) {
     const auto store = TRY(open_store(o.store));
     const snapshot::StoreStat s = TRY(store.stat());
     control::Object object;
@@ -64,7 +64,7 @@ Result<int> stat(const Options& o) {
 } // namespace
 
 void add_store_stat(CLI::App& parent, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<StoreStatOptions>();
     CLI::App* const verb = add_verb(parent, "stat", "Tell what a store holds and what it costs",
                                     "vm store stat --json", o->json);
     add_store_option(verb, o->store);

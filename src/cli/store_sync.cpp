@@ -8,12 +8,12 @@
 namespace nestor::cli {
 namespace {
 
-struct Options {
+struct StoreSyncOptions {
     std::string store;
     bool json = false;
 };
 
-Result<int> sync(const Options& o) {
+Result<int> sync(const StoreSyncOptions& o) {
     auto store = TRY(open_store(o.store));
     TRY(store.sync());
     control::Object object;
@@ -25,7 +25,7 @@ Result<int> sync(const Options& o) {
 } // namespace
 
 void add_store_sync(CLI::App& parent, int& status) {
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<StoreSyncOptions>();
     CLI::App* const verb =
         add_verb(parent, "sync", "Put on disk what was saved with --durability deferred",
                  "vm store sync", o->json);

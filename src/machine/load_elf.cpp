@@ -58,7 +58,7 @@ Result<ElfHeader> read_class(const BootFile& file, const ImageReader& image) {
     return out;
 }
 
-Result<ElfHeader> read_header(const BootFile& file) {
+Result<ElfHeader> read_elf_header(const BootFile& file) {
     const ImageReader image(file.bytes);
     const auto ident = image.at<std::array<u8, EI_NIDENT>>(0);
     if (!ident) {
@@ -127,7 +127,7 @@ bool is_elf(std::span<const u8> image) {
 }
 
 Result<LoadedElf> load_elf(Placement& placement, const BootFile& file) {
-    const ElfHeader header = TRY(read_header(file));
+    const ElfHeader header = TRY(read_elf_header(file));
     const ImageReader image(file.bytes);
     LoadedElf out{.entry = header.entry, .end = 0, .pvh_entry = std::nullopt};
     for (const Segment& segment : header.segments) {

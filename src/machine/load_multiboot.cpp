@@ -20,7 +20,7 @@ constexpr u32 wants_known = bit<u32>(0) | bit<u32>(1) | bit<u32>(2);
 constexpr u32 wants_must_understand = 0xffff;
 constexpr u32 has_addresses = bit<u32>(16);
 
-struct Header {
+struct MultibootHeader {
     u64 offset = 0;
     u32 flags = 0;
 };
@@ -70,13 +70,13 @@ struct [[gnu::packed]] MapEntry {
     u32 type = 0;
 };
 
-std::optional<Header> find_header(std::span<const u8> image) {
+std::optional<MultibootHeader> find_header(std::span<const u8> image) {
     const ImageReader reader(image);
     for (u64 at = 0; at + 12 <= std::min<u64>(image.size(), search_limit); at += 4) {
         const u32 flags = *reader.at<u32>(at + 4);
         if (*reader.at<u32>(at) == header_magic &&
             header_magic + flags + *reader.at<u32>(at + 8) == 0) {
-            return Header{at, flags};
+            return MultibootHeader{at, flags};
         }
     }
     return std::nullopt;
@@ -157,7 +157,7 @@ bool is_multiboot(std::span<const u8> image) { return find_header(image).has_val
 
 Result<Entry> load_multiboot(cpu::GuestMemory& guest, u64 memory, const BootImages& images) {
     const BootFile& file = images.kernel;
-    const std::optional<Header> header = find_header(file.bytes);
+    const std::optional<MultibootHeader> header = find_header(file.bytes);
     if (!header) {
         return bad_image(file, "no multiboot header");
     }
