@@ -26,7 +26,7 @@ struct FileHeader {
 static_assert(sizeof(FileHeader) == 24);
 constexpr char manifest_magic[8] = {'n', 'e', 's', 't', 'm', 'a', 'n', 'i'};
 
-Failure corrupt(std::string what) {
+Failure corrupt_manifest(std::string what) {
     return fail(ErrorCode::corrupt, "manifest: " + std::move(what));
 }
 
@@ -43,7 +43,7 @@ capnp::Data::Reader data(const std::vector<std::byte>& bytes) {
 Result<Digest> take_digest(capnp::Data::Reader bytes) {
     Digest digest;
     if (bytes.size() != digest.bytes.size()) {
-        return corrupt("a digest has the wrong length");
+        return corrupt_manifest("a digest has the wrong length");
     }
     std::memcpy(digest.bytes.data(), bytes.begin(), bytes.size());
     return digest;
@@ -120,10 +120,10 @@ Result<> read_units(schema::Manifest::Reader m, Manifest& manifest) {
         UnitEntry unit{text(entry.getName()), entry.getType(), entry.getSize(),
                        TRY(take_digest(entry.getDigest()))};
         if (unit.name.empty() || unit.size > max_raw_size) {
-            return corrupt("a unit has no name or an impossible size");
+            return corrupt_manifest("a unit has no name or an impossible size");
         }
         if (!manifest.units.empty() && manifest.units.back().name >= unit.name) {
-            return corrupt("the units are out of order");
+            return corrupt_manifest("the units are out of order");
         }
         manifest.units.push_back(std::move(unit));
     }
@@ -142,11 +142,11 @@ Result<> read_regions(schema::Manifest::Reader m, Manifest& manifest) {
     }
     const auto order = order_regions(extents);
     if (!order) {
-        return corrupt(order.error().message);
+        return corrupt_manifest(order.error().message);
     }
     for (std::size_t i = 0; i < order->size(); ++i) {
         if ((*order)[i] != i) {
-            return corrupt("the memory regions are out of order");
+            return corrupt_manifest("the memory regions are out of order");
         }
     }
     return {};
@@ -189,7 +189,7 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     if (map_root(manifest.regions) != manifest.memory_root ||
         machine_digest(manifest.contract, manifest.units, manifest.memory_root) !=
             manifest.machine_digest) {
-        return corrupt("its digests do not fit together");
+        return corrupt_manifest("its digests do not fit together");
     }
     return manifest;
 }
@@ -235,7 +235,7 @@ Result<PlacedManifest> parse(std::span<const std::byte> manifest_bytes,
     }
     if (placed.units.size() != placed.manifest.units.size() ||
         placed.region_roots.size() != placed.manifest.regions.size()) {
-        return corrupt("its placement does not fit");
+        return corrupt_manifest("its placement does not fit");
     }
     return placed;
 }
@@ -264,13 +264,13 @@ std::vector<std::byte> encode_manifest(PlacedManifest& placed) {
 
 Result<PlacedManifest> decode_manifest(std::span<const std::byte> file, const Digest& expected) {
     if (file.size() < sizeof(FileHeader) + sizeof(Digest)) {
-        return corrupt("the file is cut short");
+        return corrupt_manifest("the file is cut short");
     }
     const auto header = load_at<FileHeader>(file, 0);
     const auto body = file.first(file.size() - sizeof(Digest));
     if (std::memcmp(header.magic, manifest_magic, sizeof(manifest_magic)) != 0 ||
         sha256(body) != load_at<Digest>(file, body.size())) {
-        return corrupt("the file is damaged");
+        return corrupt_manifest("the file is damaged");
     }
     if (header.version != 1) {
         return fail(ErrorCode::incompatible, "manifest: written by a newer version",
@@ -279,11 +279,11 @@ Result<PlacedManifest> decode_manifest(std::span<const std::byte> file, const Di
     const u64 manifest_size = u64{header.manifest_words} * sizeof(capnp::word);
     const u64 placement_size = u64{header.placement_words} * sizeof(capnp::word);
     if (header.zero != 0 || body.size() != sizeof(header) + manifest_size + placement_size) {
-        return corrupt("the file has the wrong length");
+        return corrupt_manifest("the file has the wrong length");
     }
     const auto manifest_bytes = body.subspan(sizeof(header), manifest_size);
     if (sha256(manifest_bytes) != expected) {
-        return corrupt("the file holds another manifest");
+        return corrupt_manifest("the file holds another manifest");
     }
     try {
         PlacedManifest placed =
@@ -291,7 +291,7 @@ Result<PlacedManifest> decode_manifest(std::span<const std::byte> file, const Di
         placed.manifest.digest = expected;
         return placed;
     } catch (const kj::Exception& e) {
-        return corrupt(std::string("malformed: ") + e.getDescription().cStr());
+        return corrupt_manifest(std::string("malformed: ") + e.getDescription().cStr());
     }
 }
 

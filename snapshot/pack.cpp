@@ -31,7 +31,7 @@ namespace {
 /// Files kept open at once: a long chain of small saves has more packs than a process may open.
 constexpr std::size_t max_open = 256;
 
-Failure corrupt(std::string what) { return fail(ErrorCode::corrupt, std::move(what)); }
+Failure corrupt_pack(std::string what) { return fail(ErrorCode::corrupt, std::move(what)); }
 
 Result<> read_at(int fd, std::span<std::byte> into, u64 offset, const std::string& path) {
     while (!into.empty()) {
@@ -43,7 +43,7 @@ Result<> read_at(int fd, std::span<std::byte> into, u64 offset, const std::strin
             return fail_errno("reading " + path, errno);
         }
         if (n == 0) {
-            return corrupt(path + ": the file is cut short");
+            return corrupt_pack(path + ": the file is cut short");
         }
         into = into.subspan(static_cast<std::size_t>(n));
         offset += static_cast<u64>(n);
@@ -105,7 +105,7 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
     offsets_.clear();
     raw_.clear();
     if (record.size() < record_head) {
-        return corrupt("a record is cut short");
+        return corrupt_pack("a record is cut short");
     }
     const auto header = load_at<RecordHeader>(record, 0);
     const std::size_t list = std::size_t{header.items} * item_size;
@@ -115,16 +115,16 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
                       header.raw_size <= max_raw_size && header.encoding <= encoding_zstd &&
                       record.size() >= record_head + list;
     if (!sane) {
-        return corrupt("a record's header is damaged");
+        return corrupt_pack("a record's header is damaged");
     }
     const auto stored = record.subspan(record_head + list);
     const bool whole = stored.size() == header.stored_size;
     if ((payload || seal) && !whole) {
-        return corrupt("a record's payload has another length than its header says");
+        return corrupt_pack("a record's payload has another length than its header says");
     }
     if (seal) {
         if (record_seal(record) != load_at<Digest>(record, sizeof(RecordHeader))) {
-            return corrupt("a record does not have the digest it was written with");
+            return corrupt_pack("a record does not have the digest it was written with");
         }
     }
     kind_ = static_cast<RecordKind>(header.kind);
@@ -134,17 +134,17 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
         const Item item{load_at<Digest>(record, at), load_at<u32>(record, at + sizeof(Digest))};
         const bool odd_page = kind_ == RecordKind::pages && item.size != page_size;
         if (item.size == 0 ? item.digest != Digest{} : item.size > header.raw_size || odd_page) {
-            return corrupt("an item of a record has an impossible size");
+            return corrupt_pack("an item of a record has an impossible size");
         }
         offsets_.push_back(static_cast<u32>(total));
         items_.push_back(item);
         total += item.size;
         if (total > header.raw_size) {
-            return corrupt("a record's items are longer than its payload");
+            return corrupt_pack("a record's items are longer than its payload");
         }
     }
     if (total != header.raw_size) {
-        return corrupt("a record's items are shorter than its payload");
+        return corrupt_pack("a record's items are shorter than its payload");
     }
     return payload ? decode(stored, header.encoding, header.raw_size) : Result<>{};
 }
@@ -152,21 +152,21 @@ Result<> RecordBuffer::parse(std::span<const std::byte> record, bool payload, bo
 Result<> RecordBuffer::decode(std::span<const std::byte> stored, u32 encoding, u32 raw_size) {
     if (encoding == encoding_plain) {
         if (stored.size() != raw_size) {
-            return corrupt("a plain record has another length than its header says");
+            return corrupt_pack("a plain record has another length than its header says");
         }
         raw_.assign(stored.begin(), stored.end());
         return {};
     }
     // The frame says its size too; a lying header must not make us reserve more than that.
     if (ZSTD_getFrameContentSize(stored.data(), stored.size()) != raw_size) {
-        return corrupt("a compressed record has another length than its header says");
+        return corrupt_pack("a compressed record has another length than its header says");
     }
     raw_.resize(raw_size);
     const std::size_t n = ZSTD_decompressDCtx(static_cast<ZSTD_DCtx*>(context_), raw_.data(),
                                               raw_.size(), stored.data(), stored.size());
     if (ZSTD_isError(n) != 0 || n != raw_size) {
         raw_.clear();
-        return corrupt("a record cannot be decompressed");
+        return corrupt_pack("a record cannot be decompressed");
     }
     return {};
 }
@@ -177,7 +177,7 @@ Result<std::unique_ptr<const Pack>> Pack::open(const std::string& path, u32 id) 
     pack->fd_ = Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!pack->fd_.valid()) {
         if (errno == ENOENT) {
-            return corrupt(path + ": this pack is missing");
+            return corrupt_pack(path + ": this pack is missing");
         }
         return fail_errno("opening " + path, errno);
     }
@@ -199,13 +199,13 @@ bool Pack::is_file(const std::string& path) const {
 
 Result<> Pack::load_directory(u32 id) {
     if (file_size_ < sizeof(PackHeader) + sizeof(PackTrailer)) {
-        return corrupt(path_ + ": the file is cut short");
+        return corrupt_pack(path_ + ": the file is cut short");
     }
     PackHeader header;
     TRY(read_at(fd_.get(), std::as_writable_bytes(std::span(&header, 1)), 0, path_));
     if (std::memcmp(header.magic, pack_magic, sizeof(pack_magic)) != 0 || header.id != id ||
         sha256(bytes_of(header).first(32)) != header.digest) {
-        return corrupt(path_ + ": the header is damaged");
+        return corrupt_pack(path_ + ": the header is damaged");
     }
     if (header.version != 1) {
         return fail(ErrorCode::incompatible,
@@ -221,7 +221,7 @@ Result<> Pack::load_directory(u32 id) {
         trailer.file_size != file_size_ || trailer.directory > end ||
         trailer.directory < sizeof(PackHeader) || trailer.records > Location::max_record + 1 ||
         end - trailer.directory != u64{trailer.records} * sizeof(u64)) {
-        return corrupt(path_ + ": the end is missing or damaged");
+        return corrupt_pack(path_ + ": the end is missing or damaged");
     }
     directory_ = trailer.directory;
     offsets_.resize(trailer.records);
@@ -231,18 +231,18 @@ Result<> Pack::load_directory(u32 id) {
     hasher.add(bytes);
     hasher.add(bytes_of(trailer).first(32));
     if (hasher.finish() != trailer.digest) {
-        return corrupt(path_ + ": the directory is damaged");
+        return corrupt_pack(path_ + ": the directory is damaged");
     }
     // Records fill the file from the header to the directory, so every byte belongs to something.
     u64 floor = sizeof(PackHeader);
     if ((offsets_.empty() ? directory_ : offsets_[0]) != floor) {
-        return corrupt(path_ + ": the directory is out of order");
+        return corrupt_pack(path_ + ": the directory is out of order");
     }
     for (u32 record = 0; record < records(); ++record) {
         const u64 next = record + 1 < offsets_.size() ? offsets_[record + 1] : directory_;
         floor = offsets_[record];
         if (next < floor || next > directory_ || (next != floor && next - floor < record_head)) {
-            return corrupt(path_ + ": the directory is out of order");
+            return corrupt_pack(path_ + ": the directory is out of order");
         }
     }
     return {};
@@ -264,11 +264,11 @@ Result<std::vector<std::byte>> Pack::raw_record(u32 record) const {
 Result<> Pack::read_bytes(u32 record, u64 limit, RecordBuffer& into) const {
     const u64 whole = record_size(record);
     if (whole == 0) {
-        return corrupt(path_ + ": there is no record " + std::to_string(record));
+        return corrupt_pack(path_ + ": there is no record " + std::to_string(record));
     }
     const u64 size = std::min(whole, limit);
     if (size > u64{max_raw_size} + (1u << 20)) {
-        return corrupt(path_ + ": record " + std::to_string(record) + " is impossibly long");
+        return corrupt_pack(path_ + ": record " + std::to_string(record) + " is impossibly long");
     }
     into.stored_.resize(size);
     return read_at(fd_.get(), into.stored_, offsets_[record], path_);
@@ -331,7 +331,7 @@ Result<> Packs::read(Location location, RecordKind kind, RecordBuffer& into) con
     const std::shared_ptr<const Pack> pack = TRY(get(location.pack()));
     TRY(pack->read(location.record(), into));
     if (into.kind() != kind || location.slot() >= into.count()) {
-        return corrupt(to_string(location) + " is not what it is referred to as");
+        return corrupt_pack(to_string(location) + " is not what it is referred to as");
     }
     return {};
 }

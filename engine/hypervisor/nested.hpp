@@ -17,7 +17,7 @@ namespace nestor::hv {
 
 class Nested final {
 public:
-    static constexpr u64 none = ~u64{0}; ///< a pointer that names no VMCS (SDM 3C 25.1)
+    static constexpr u64 none = ~u64{0};            ///< a pointer that names no VMCS (SDM 3C 25.1)
     static constexpr u32 info_valid = bit<u32>(31); ///< in interruption information (SDM 3C 25.9.2)
     static constexpr u64 list_entry_size = sizeof(cpu::MsrListEntry);
 

@@ -58,7 +58,7 @@ u64 make_list_pointer(ListCode code, std::size_t count) {
     return 1 | u64{static_cast<u8>(code)} << 32 | u64{count} << 35;
 }
 
-ListCode code_of(unsigned bits) {
+ListCode list_code_of(unsigned bits) {
     switch (bits) {
     case 1:
         return ListCode::bit;
@@ -199,7 +199,7 @@ private:
     [[nodiscard]] static Target scalar_list(const void* at, const FieldInfo& field,
                                             std::size_t size) {
         Target out;
-        out.pointer = make_list_pointer(code_of(field.bits), size);
+        out.pointer = make_list_pointer(list_code_of(field.bits), size);
         out.words.resize((size * field.bits + 63) / 64);
         if (field.bits == 1) {
             for (std::size_t i = 0; i < size; ++i) {

@@ -10,7 +10,7 @@ namespace {
 
 using How = PageDiff::Run::How;
 
-constexpr const char* names[] = {"changed", "appeared", "vanished"};
+constexpr const char* how_names[] = {"changed", "appeared", "vanished"};
 
 How how_of(const snapshot::PageDifference& d) {
     return d.left && d.right ? How::changed : d.right ? How::appeared : How::vanished;
@@ -74,7 +74,8 @@ void PageDiff::print(bool list) const {
             "  0x%llx-0x%llx %llu %s\n",
             static_cast<unsigned long long>(run.first.value() << page_shift),
             static_cast<unsigned long long>(((run.first.value() + run.count) << page_shift) - 1),
-            static_cast<unsigned long long>(run.count), names[static_cast<std::size_t>(run.how)]);
+            static_cast<unsigned long long>(run.count),
+            how_names[static_cast<std::size_t>(run.how)]);
     }
 }
 
@@ -82,7 +83,7 @@ std::string PageDiff::to_json(bool list) const {
     control::Object whole;
     whole.add("different", total());
     for (std::size_t how = 0; how < 3; ++how) {
-        whole.add(names[how], counts_[how]);
+        whole.add(how_names[how], counts_[how]);
     }
     std::vector<std::string> regions;
     for (const RegionCount& region : regions_) {
@@ -101,7 +102,7 @@ std::string PageDiff::to_json(bool list) const {
             control::Object line;
             line.add("address", run.first.value() << page_shift)
                 .add("pages", run.count)
-                .add("how", names[static_cast<std::size_t>(run.how)]);
+                .add("how", how_names[static_cast<std::size_t>(run.how)]);
             runs.push_back(line.to_json());
         }
         whole.add("runs", control::RawJson{control::json_array(runs)});

@@ -26,7 +26,8 @@ Result<int> list(bool json) {
         if (!control::is_alive(path)) {
             continue; // left by a machine that was killed; the next of that name replaces it
         }
-        const auto reply = control::ask(path, {.verb = "status", .arguments = {}}, status_patience_ms);
+        const auto reply =
+            control::ask(path, {.verb = "status", .arguments = {}}, status_patience_ms);
         control::Object status;
         if (reply && reply->kind == control::Reply::Kind::ok) {
             status = reply->body;

@@ -105,8 +105,9 @@ Result<control::Object> ask_machine(const std::string& name, const std::string& 
                     "see which machines run with: vm ps");
     }
     Work work(request.verb == "save" ? "saving " + name : request.verb, json);
-    const control::Reply reply = TRY(control::ask(
-        socket, request, save_patience_ms, [&work](u64 done, u64 total) { work.show(done, total); }));
+    const control::Reply reply =
+        TRY(control::ask(socket, request, save_patience_ms,
+                         [&work](u64 done, u64 total) { work.show(done, total); }));
     if (reply.kind == control::Reply::Kind::error) {
         return Failure(with_context(control::error_of(reply), "machine " + who));
     }

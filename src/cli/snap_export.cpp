@@ -31,7 +31,8 @@ Result<snapshot::ExportReport> export_to_fd(const ExportOptions& o, const snapsh
     return store.export_to(o.tags, fd, options);
 }
 
-Result<snapshot::ExportReport> export_to_file(const ExportOptions& o, const snapshot::Store& store) {
+Result<snapshot::ExportReport> export_to_file(const ExportOptions& o,
+                                              const snapshot::Store& store) {
     const std::string part = o.to + ".part";
     const Fd file(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.get() < 0) {

@@ -16,7 +16,8 @@ struct StoreGcOptions {
     bool json = false;
 };
 
-void print_json(const std::string& directory, const StoreGcOptions& o, const snapshot::GcReport& r) {
+void print_json(const std::string& directory, const StoreGcOptions& o,
+                const snapshot::GcReport& r) {
     control::Object object;
     object.add("store", directory)
         .add("dryRun", o.dry_run)

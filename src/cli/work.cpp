@@ -20,14 +20,14 @@ namespace {
 constexpr auto silent_for = std::chrono::seconds(1);
 constexpr auto redraw_after = std::chrono::milliseconds(100);
 constexpr auto line_after = std::chrono::seconds(5);
-constexpr int patience = 3;
+constexpr int signals_to_exit = 3;
 constexpr int signals[] = {SIGINT, SIGTERM};
 constexpr std::size_t bar_cells = 30;
 
 std::atomic<int> asked{0};
 
-void on_signal(int /*signal*/) {
-    if (++asked >= patience) {
+void count_signal(int /*signal*/) {
+    if (++asked >= signals_to_exit) {
         ::_exit(static_cast<int>(ErrorCode::failed));
     }
 }
@@ -102,7 +102,7 @@ snapshot::Progress Work::progress() {
     catching_ = true;
     asked = 0;
     struct sigaction action{};
-    action.sa_handler = on_signal;
+    action.sa_handler = count_signal;
     for (const int signal : signals) {
         ::sigaction(signal, &action, nullptr);
     }

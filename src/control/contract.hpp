@@ -55,6 +55,8 @@ struct HostOffer {
 };
 [[nodiscard]] HostOffer this_host();
 
+/// A mask or an MSR's number as offers and findings write it: 0x and hexadecimal digits.
+[[nodiscard]] std::string hex(u64 value);
 /// JSON for people to read and to edit, over several lines; features and MSRs by name and number.
 [[nodiscard]] std::string to_json(const HostOffer& offer);
 /// The inverse of to_json, as edited by hand or written by a later version: members and features

@@ -28,12 +28,6 @@ constexpr const char* components[] = {
 constexpr const char* newer_vm = "use a newer vm there";
 constexpr const char* same_vm = "use the vm that saved it";
 
-std::string hex(u64 value) {
-    char text[24];
-    std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
-    return text;
-}
-
 std::string joined(const std::vector<std::string>& words) {
     std::string text;
     for (const std::string& word : words) {
@@ -189,6 +183,12 @@ void Questions::unit(const snapshot::Unit& unit) {
 }
 
 } // namespace
+
+std::string hex(u64 value) {
+    char text[24];
+    std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+    return text;
+}
 
 std::vector<Finding> findings(const snapshot::Contract& contract,
                               std::span<const snapshot::Unit> units, const HostOffer& offer) {

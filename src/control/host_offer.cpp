@@ -26,12 +26,6 @@ using nlohmann::json;
 
 constexpr u64 legacy_components = 3; // x87 and SSE, which have no row in arch::xcomponents
 
-std::string hex(u64 value) {
-    char text[24];
-    std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
-    return text;
-}
-
 /// A number, or a string "0x…" or "12", of at most `limit`.
 std::optional<u64> number(const json& j, u64 limit) {
     u64 value = 0;

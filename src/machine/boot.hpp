@@ -49,6 +49,8 @@ struct BootArea {
     static constexpr u64 page_tables = 0x18000;
     static constexpr u64 end = 0x20000;
 };
+/// Modules that a kernel can be given; what the area above has room for.
+inline constexpr u64 max_modules = 64;
 
 /// Recognises the kernel (bzImage with 64-bit entry, multiboot 1, ELF with a PVH note), loads it
 /// with its modules and writes the tables it expects. `memory` is the size of RAM. On failure

@@ -16,7 +16,6 @@ namespace {
 
 constexpr u32 note_phys32_entry = 18; // XEN_ELFNOTE_PHYS32_ENTRY
 constexpr u64 max_program_headers = 256;
-constexpr u64 max_modules = 64;
 
 /// The few fields of a program header that are used, whatever the class.
 struct Segment {

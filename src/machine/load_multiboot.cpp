@@ -14,7 +14,6 @@ namespace {
 constexpr u32 header_magic = 0x1badb002;
 constexpr u32 loader_magic = 0x2badb002;
 constexpr u64 search_limit = 8192;
-constexpr u64 max_modules = 64;
 
 constexpr u32 wants_known = bit<u32>(0) | bit<u32>(1) | bit<u32>(2);
 constexpr u32 wants_must_understand = 0xffff;
@@ -63,7 +62,7 @@ struct Module {
 };
 static_assert(max_modules * sizeof(Module) <= BootArea::strings - BootArea::modules);
 
-struct [[gnu::packed]] MapEntry {
+struct [[gnu::packed]] MultibootMapEntry {
     u32 size = 20; ///< of the rest
     u64 address = 0;
     u64 length = 0;
@@ -136,7 +135,7 @@ Result<> put_modules(Placement& placement, const BootImages& images, u64 from, I
 Result<> put_memory_map(Placement& placement, u64 memory, Information& info) {
     u64 at = BootArea::memory_map;
     for (const device::E820Entry& range : memory_map(memory)) {
-        MapEntry entry;
+        MultibootMapEntry entry;
         entry.address = range.start;
         entry.length = range.size;
         entry.type = static_cast<u32>(range.type);

@@ -9,7 +9,7 @@
 namespace nestor::matrix {
 namespace {
 
-const std::vector<u8> counts{2, 3, 4, 2, 5};
+const std::vector<u8> some_counts{2, 3, 4, 2, 5};
 
 bool nothing_excluded(const Levels&) { return false; }
 
@@ -27,15 +27,15 @@ std::set<std::array<u8, 4>> pairs_of(const std::vector<Levels>& cases) {
 }
 
 TEST(Covering, EveryPairIsInSomeCase) {
-    const CoveringArray array = covering_array(counts, 2, nothing_excluded);
+    const CoveringArray array = covering_array(some_counts, 2, nothing_excluded);
     EXPECT_EQ(pairs_of(array.cases).size(), 6u + 8 + 4 + 10 + 12 + 6 + 15 + 8 + 20 + 10);
     EXPECT_EQ(array.possible, pairs_of(array.cases).size());
     EXPECT_LT(array.cases.size(), 30u);
 }
 
 TEST(Covering, EveryTripleIsInSomeCase) {
-    const CoveringArray array = covering_array(counts, 3, nothing_excluded);
-    Coverage coverage(counts, 3);
+    const CoveringArray array = covering_array(some_counts, 3, nothing_excluded);
+    Coverage coverage(some_counts, 3);
     for (const Levels& levels : array.cases) {
         coverage.add(levels);
     }
@@ -48,10 +48,10 @@ TEST(Covering, NoCaseIsAnExcludedOneAndOnlyPairsWithoutACaseAreMissing) {
     const auto excluded = [](const Levels& l) {
         return (l[2] == 3 && l[0] == 0) || (l[0] == 1 && l[3] == 1);
     };
-    const CoveringArray array = covering_array(counts, 2, excluded);
+    const CoveringArray array = covering_array(some_counts, 2, excluded);
     EXPECT_TRUE(std::none_of(array.cases.begin(), array.cases.end(), excluded));
     // Without the two pairs themselves and (third's last, fourth's last), which follows.
-    EXPECT_EQ(array.possible, covering_array(counts, 2, nothing_excluded).possible - 3);
+    EXPECT_EQ(array.possible, covering_array(some_counts, 2, nothing_excluded).possible - 3);
     EXPECT_EQ(pairs_of(array.cases).size(), array.possible);
 }
 

@@ -29,7 +29,7 @@ constexpr u32 pages = 160;
 constexpr u32 nothing = ~u32{0};
 
 /// The machine with number n: a third of it common to all, a third of its own, a third zero.
-Machine machine_number(u32 n) {
+Machine machine_of_thirds(u32 n) {
     Machine machine = Machine::blank(pages);
     for (u32 i = 0; i < pages; i += 3) {
         machine.fill(0, i, i + 1);
@@ -107,7 +107,7 @@ Step next_step(const Account& account, std::mt19937_64& random, u32 content) {
 std::string make_export(const TempDir& dir) {
     const std::string path = dir / "exported";
     Store other = make_store(dir / "other");
-    EXPECT_TRUE(save(other, machine_number(0), "exported"));
+    EXPECT_TRUE(save(other, machine_of_thirds(0), "exported"));
     const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
     const std::vector<std::string> tags{"exported"};
     const auto done = other.export_to(tags, file.get());
@@ -119,7 +119,7 @@ Result<> perform(Store& store, const Step& step, const std::string& exported) {
     switch (step.verb) {
     case Verb::save: {
         const auto request = [](SaveRequest& r) { r.replace = true; };
-        TRY(save(store, machine_number(step.content), tag_of(step.to), request));
+        TRY(save(store, machine_of_thirds(step.content), tag_of(step.to), request));
         return {};
     }
     case Verb::import_: {
@@ -222,7 +222,7 @@ u32 content_of(const std::string& directory, u32 slot, u32 one, u32 other) {
         if (n == nothing) {
             continue;
         }
-        const Machine machine = machine_number(n);
+        const Machine machine = machine_of_thirds(n);
         const auto restored = restore(directory, tag_of(slot), machine);
         EXPECT_TRUE(restored) << tag_of(slot) << ": " << restored.error().message;
         if (restored && restored->same_memory(machine)) {
@@ -313,15 +313,15 @@ TEST(Kill, NothingReportedAsDoneIsLostAndGcGetsAllSpaceBack) {
             ASSERT_TRUE(store.remove(tag_of(slot)));
         }
     }
-    ASSERT_TRUE(save(store, machine_number(content), "last"));
+    ASSERT_TRUE(save(store, machine_of_thirds(content), "last"));
     const auto collected = store.gc();
     ASSERT_TRUE(collected) << collected.error().message;
     Store fresh = make_store(dir / "fresh");
-    ASSERT_TRUE(save(fresh, machine_number(content), "last"));
+    ASSERT_TRUE(save(fresh, machine_of_thirds(content), "last"));
     EXPECT_LE(store.stat()->pack_bytes, 2 * fresh.stat()->pack_bytes);
     EXPECT_LE(bytes_below(directory), 3 * bytes_below(dir / "fresh") + (u64{1} << 20));
     expect_sound(directory);
-    const Machine last = machine_number(content);
+    const Machine last = machine_of_thirds(content);
     const auto restored = restore(directory, "last", last);
     ASSERT_TRUE(restored) << restored.error().message;
     EXPECT_TRUE(restored->same_memory(last));

@@ -10,7 +10,7 @@ constexpr u32 common = 40;
 constexpr u32 own = 20;
 
 /// 40 pages common to all and 20 of its own, in incompressible bytes.
-Machine machine_number(u32 n) {
+Machine noise_machine(u32 n) {
     Machine machine = Machine::blank(300);
     std::mt19937_64 shared(0);
     std::mt19937_64 random(n);
@@ -37,7 +37,7 @@ protected:
 };
 
 TEST_F(SizesTest, ALoneSnapshotSharesNothing) {
-    ASSERT_TRUE(save(store_, machine_number(1), "one"));
+    ASSERT_TRUE(save(store_, noise_machine(1), "one"));
     const SnapshotSize size = size_of("one");
     EXPECT_EQ(size.logical_bytes, 300 * page_size);
     EXPECT_EQ(size.nonzero_pages, common + own);
@@ -47,8 +47,8 @@ TEST_F(SizesTest, ALoneSnapshotSharesNothing) {
 }
 
 TEST_F(SizesTest, WhatSnapshotsHaveInCommonIsShared) {
-    ASSERT_TRUE(save(store_, machine_number(1), "one"));
-    ASSERT_TRUE(save(store_, machine_number(2), "two"));
+    ASSERT_TRUE(save(store_, noise_machine(1), "one"));
+    ASSERT_TRUE(save(store_, noise_machine(2), "two"));
     for (const char* const tag : {"one", "two"}) {
         const SnapshotSize size = size_of(tag);
         EXPECT_GE(size.shared_bytes, common * page_size) << tag;
@@ -61,7 +61,7 @@ TEST_F(SizesTest, WhatSnapshotsHaveInCommonIsShared) {
 }
 
 TEST_F(SizesTest, TwoTagsOfOneSnapshotShareAllOfIt) {
-    ASSERT_TRUE(save(store_, machine_number(1), "one"));
+    ASSERT_TRUE(save(store_, noise_machine(1), "one"));
     ASSERT_TRUE(store_.tag("one", "same"));
     EXPECT_EQ(size_of("one").unique_bytes, 0U);
     EXPECT_GE(size_of("same").shared_bytes, (common + own) * page_size);
@@ -82,8 +82,8 @@ TEST_F(SizesTest, APageThatIsThereOftenIsStoredOnce) {
 }
 
 TEST_F(SizesTest, GcAndStatSayTheSameOfTheStore) {
-    ASSERT_TRUE(save(store_, machine_number(1), "one"));
-    ASSERT_TRUE(save(store_, machine_number(2), "two"));
+    ASSERT_TRUE(save(store_, noise_machine(1), "one"));
+    ASSERT_TRUE(save(store_, noise_machine(2), "two"));
     ASSERT_TRUE(store_.remove("two"));
     const StoreStat before = *store_.stat();
     const SnapshotSize one = size_of("one");
@@ -101,7 +101,7 @@ TEST_F(SizesTest, GcAndStatSayTheSameOfTheStore) {
 }
 
 TEST_F(SizesTest, NoSuchTagIsAnError) {
-    ASSERT_TRUE(save(store_, machine_number(1), "one"));
+    ASSERT_TRUE(save(store_, noise_machine(1), "one"));
     EXPECT_EQ(store_.sizes("other").error().code, ErrorCode::failed);
 }
 

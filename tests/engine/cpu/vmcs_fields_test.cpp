@@ -11,7 +11,7 @@ namespace {
 
 using namespace arch;
 
-const VmxCapabilities all = vmx_capabilities(VmxModel{});
+const VmxCapabilities everything = vmx_capabilities(VmxModel{});
 const auto& rows = state::vmcs_rows<state::Vmcs>;
 constexpr u64 pattern = 0x8123456789abcdef;
 
@@ -19,7 +19,7 @@ u64 width_mask(const state::VmcsRow& row) {
     return row.size == 8 ? ~u64{0} : (u64{1} << (row.size * 8)) - 1;
 }
 bool is_rights(u32 encoding) { return encoding >= 0x4814 && encoding <= 0x4822; }
-bool exists(const state::VmcsRow& row) { return field_of(row).exists(all); }
+bool exists(const state::VmcsRow& row) { return field_of(row).exists(everything); }
 
 TEST(VmcsFields, EveryFieldReadsBackWhatWasWrittenAndNoOtherChanges) {
     for (const state::VmcsRow& row : rows) {
@@ -27,9 +27,9 @@ TEST(VmcsFields, EveryFieldReadsBackWhatWasWrittenAndNoOtherChanges) {
             continue;
         }
         state::Vmcs vmcs;
-        ASSERT_EQ(vmwrite(vmcs, row.encoding, pattern, all, true), std::nullopt) << row.name;
+        ASSERT_EQ(vmwrite(vmcs, row.encoding, pattern, everything, true), std::nullopt) << row.name;
         const u64 kept = pattern & width_mask(row) & (is_rights(row.encoding) ? 0x1f0ff : ~u64{0});
-        EXPECT_EQ(vmread(vmcs, row.encoding, all, true), kept) << row.name;
+        EXPECT_EQ(vmread(vmcs, row.encoding, everything, true), kept) << row.name;
         EXPECT_EQ(state::diff(vmcs, state::Vmcs{}).size(), 1u) << row.name;
     }
 }
@@ -41,11 +41,12 @@ TEST(VmcsFields, HighHalvesAreUpperHalvesOf64BitFieldsOnly) {
         }
         state::Vmcs vmcs;
         const bool wide = VmcsEncoding{row.encoding}.width() == VmcsWidth::bits64;
-        const auto error = vmwrite(vmcs, row.encoding | 1, 0xaabbccdd99887766, all, true);
+        const auto error = vmwrite(vmcs, row.encoding | 1, 0xaabbccdd99887766, everything, true);
         EXPECT_EQ(error, wide ? std::nullopt : std::optional(VmxError::unsupported_component));
         if (wide) {
-            EXPECT_EQ(vmread(vmcs, row.encoding, all, true), u64{0x99887766} << 32) << row.name;
-            EXPECT_EQ(vmread(vmcs, row.encoding | 1, all, false), 0x99887766u) << row.name;
+            EXPECT_EQ(vmread(vmcs, row.encoding, everything, true), u64{0x99887766} << 32)
+                << row.name;
+            EXPECT_EQ(vmread(vmcs, row.encoding | 1, everything, false), 0x99887766u) << row.name;
         }
     }
 }
@@ -53,11 +54,11 @@ TEST(VmcsFields, HighHalvesAreUpperHalvesOf64BitFieldsOnly) {
 TEST(VmcsFields, Outside64BitModeOnlyLowHalvesMoveAndWritesClearTheUpper) {
     state::Vmcs vmcs;
     vmcs.guest_rip = ~u64{0};
-    EXPECT_EQ(vmread(vmcs, 0x681e, all, false), 0xffffffffu);
-    EXPECT_EQ(vmwrite(vmcs, 0x681e, pattern, all, false), std::nullopt);
+    EXPECT_EQ(vmread(vmcs, 0x681e, everything, false), 0xffffffffu);
+    EXPECT_EQ(vmwrite(vmcs, 0x681e, pattern, everything, false), std::nullopt);
     EXPECT_EQ(vmcs.guest_rip, static_cast<u32>(pattern));
     vmcs.tsc_offset = ~u64{0};
-    EXPECT_EQ(vmwrite(vmcs, 0x2010, 5, all, false), std::nullopt);
+    EXPECT_EQ(vmwrite(vmcs, 0x2010, 5, everything, false), std::nullopt);
     EXPECT_EQ(vmcs.tsc_offset, 5u);
 }
 
@@ -69,20 +70,21 @@ TEST(VmcsFields, EncodingsWithoutAFieldDoNotExist) {
         const bool wide = VmcsEncoding{encoding}.width() == VmcsWidth::bits64;
         const bool expected =
             encoding < 0x8000 && row != nullptr && exists(*row) && ((encoding & 1) == 0 || wide);
-        EXPECT_EQ(vmread(vmcs, encoding, all, true).has_value(), expected) << std::hex << encoding;
-        EXPECT_EQ(region_place(encoding, all).has_value(), expected) << std::hex << encoding;
+        EXPECT_EQ(vmread(vmcs, encoding, everything, true).has_value(), expected)
+            << std::hex << encoding;
+        EXPECT_EQ(region_place(encoding, everything).has_value(), expected) << std::hex << encoding;
         found += expected ? 1 : 0;
     }
     EXPECT_GT(found, 150u);
-    EXPECT_EQ(vmread(vmcs, 0x8000681e, all, true), std::nullopt);
-    EXPECT_EQ(vmread(vmcs, 0x7800, all, true), std::nullopt);
+    EXPECT_EQ(vmread(vmcs, 0x8000681e, everything, true), std::nullopt);
+    EXPECT_EQ(vmread(vmcs, 0x7800, everything, true), std::nullopt);
 }
 
 TEST(VmcsFields, AFieldGoesWithTheControlItIsFor) {
-    VmxCapabilities without_ept = all;
+    VmxCapabilities without_ept = everything;
     without_ept.procbased_ctls2 &= ~(u64{proc2_control::enable_ept} << 32);
     state::Vmcs vmcs;
-    EXPECT_TRUE(vmread(vmcs, 0x201a, all, true));
+    EXPECT_TRUE(vmread(vmcs, 0x201a, everything, true));
     EXPECT_FALSE(vmread(vmcs, 0x201a, without_ept, true)); // EPT pointer
     EXPECT_FALSE(vmread(vmcs, 0x2400, without_ept, true)); // guest-physical address
     EXPECT_TRUE(vmread(vmcs, 0x681e, without_ept, true));
@@ -90,12 +92,12 @@ TEST(VmcsFields, AFieldGoesWithTheControlItIsFor) {
 }
 
 TEST(VmcsFields, ReadOnlyFieldsAreWrittenWhereMiscSaysSo) {
-    VmxCapabilities strict = all;
+    VmxCapabilities strict = everything;
     strict.misc &= ~vmx_misc::vmwrite_any;
     state::Vmcs vmcs;
     EXPECT_EQ(vmwrite(vmcs, 0x4402, 7, strict, true), VmxError::read_only_component);
     EXPECT_EQ(vmcs.vm_exit_reason, 0u);
-    EXPECT_EQ(vmwrite(vmcs, 0x4402, 7, all, true), std::nullopt);
+    EXPECT_EQ(vmwrite(vmcs, 0x4402, 7, everything, true), std::nullopt);
     EXPECT_EQ(vmcs.vm_exit_reason, 7u);
 }
 
@@ -105,7 +107,7 @@ TEST(VmcsFields, ARegionHoldsEveryFieldThatExistsAndTheLaunchState) {
     for (const state::VmcsRow& row : rows) {
         if (exists(row)) {
             value = value * 0x9e3779b97f4a7c15 + 0x1234567;
-            ASSERT_EQ(vmwrite(vmcs, row.encoding, value, all, true), std::nullopt);
+            ASSERT_EQ(vmwrite(vmcs, row.encoding, value, everything, true), std::nullopt);
         }
     }
     vmcs.launch_state = true;
@@ -134,16 +136,17 @@ TEST(VmcsFields, ARegionIsLaidOutAsLinuxDoes) {
 
 TEST(VmcsFields, PlacesInARegionAreThoseThatReadingUses) {
     for (const state::VmcsRow& row : rows) {
-        const auto place = region_place(row.encoding, all);
+        const auto place = region_place(row.encoding, everything);
         if (!place) {
             continue;
         }
         std::array<u8, page_size> region{};
         std::fill_n(region.begin() + place->offset, place->size, u8{0x5a});
         const state::Vmcs vmcs = read_region(region);
-        EXPECT_EQ(vmread(vmcs, row.encoding, all, true), 0x5a5a5a5a5a5a5a5a & width_mask(row))
+        EXPECT_EQ(vmread(vmcs, row.encoding, everything, true),
+                  0x5a5a5a5a5a5a5a5a & width_mask(row))
             << row.name;
-        if (const auto high = region_place(row.encoding | 1, all)) {
+        if (const auto high = region_place(row.encoding | 1, everything)) {
             EXPECT_EQ(high->offset, place->offset + 4);
             EXPECT_EQ(high->size, 4);
         }

@@ -27,9 +27,9 @@ Bytes join(std::initializer_list<Bytes> parts) {
     }
     return all;
 }
-const Bytes fxsave{0x48, 0x0f, 0xae, 0x03}; // fxsave64 [rbx]
+const Bytes fxsave64{0x48, 0x0f, 0xae, 0x03}; // fxsave64 [rbx]
 const Bytes fxrstor{0x48, 0x0f, 0xae, 0x0b};
-const Bytes xsave{0x48, 0x0f, 0xae, 0x23};
+const Bytes xsave64{0x48, 0x0f, 0xae, 0x23};
 const Bytes xsaveopt{0x48, 0x0f, 0xae, 0x33};
 const Bytes xsavec{0x48, 0x0f, 0xc7, 0x23};
 const Bytes xrstor{0x48, 0x0f, 0xae, 0x2b};
@@ -94,13 +94,13 @@ protected:
 
 TEST_F(XState, FxsaveImagesAreTheHosts) {
     for (int n = 0; n < 50; ++n) {
-        expect_same(random_case(random, fxsave));
+        expect_same(random_case(random, fxsave64));
     }
 }
 
 TEST_F(XState, XsaveImagesAreTheHostsForAllComponentMasks) {
     for (u32 mask = 0; mask < 16; ++mask) {
-        Case c = random_case(random, xsave);
+        Case c = random_case(random, xsave64);
         c.start.gpr[0] = mask;
         expect_same(c);
     }
@@ -120,7 +120,7 @@ const Bytes clear_header{0x48, 0xc7, 0x83, 0x00, 0x02, 0, 0, 0, 0, 0, 0,
                          0x48, 0xc7, 0x83, 0x10, 0x02, 0, 0, 0, 0, 0, 0};
 
 TEST_F(XState, StandardFormsRestoreWhatTheySaved) {
-    for (const Bytes& save : {xsave, xsaveopt}) {
+    for (const Bytes& save : {xsave64, xsaveopt}) {
         const Case c = random_case(random, join({clear_header, save, clobber, xrstor}));
         const Result r = run_guest(c);
         ASSERT_EQ(r.vector, 3);
@@ -144,7 +144,7 @@ TEST_F(XState, CompactedAreasRestoreOnceTheHeaderIsClean) {
 }
 
 TEST_F(XState, FxrstorBringsBackWhatFxsaveWrote) {
-    const Case c = random_case(random, join({fxsave, clobber, fxrstor}));
+    const Case c = random_case(random, join({fxsave64, clobber, fxrstor}));
     const Result r = run_guest(c);
     ASSERT_EQ(r.vector, 3);
     for (unsigned i = 0; i < 16; ++i) {
@@ -156,7 +156,7 @@ TEST_F(XState, FxrstorBringsBackWhatFxsaveWrote) {
 }
 
 TEST_F(XState, MisalignedAreasAreRefused) {
-    for (const Bytes& code : {fxsave, fxrstor, xsave, xsavec, xsaveopt, xrstor}) {
+    for (const Bytes& code : {fxsave64, fxrstor, xsave64, xsavec, xsaveopt, xrstor}) {
         Case c = random_case(random, code);
         c.start.gpr[3] = area + 8;
         EXPECT_EQ(run_guest(c).vector, 13);
@@ -165,7 +165,7 @@ TEST_F(XState, MisalignedAreasAreRefused) {
 
 TEST_F(XState, ReservedMxcsrBitsAreRefused) {
     // mov dword [rbx + 24], 0x10000; fxrstor [rbx]
-    const Case c = random_case(random, join({fxsave, {0xc7, 0x43, 24, 0, 0, 1, 0}, fxrstor}));
+    const Case c = random_case(random, join({fxsave64, {0xc7, 0x43, 24, 0, 0, 1, 0}, fxrstor}));
     EXPECT_EQ(run_guest(c).vector, 13);
 }
 
@@ -176,7 +176,7 @@ TEST_F(XState, ComponentsThatAreNotEnabledAreRefused) {
 }
 
 TEST_F(XState, AreasThatFaultAreNotWritten) {
-    Case c = random_case(random, fxsave);
+    Case c = random_case(random, fxsave64);
     c.start.gpr[3] = read_only_address - 256;
     harness.reset_memory();
     const Result r = run_guest(c);

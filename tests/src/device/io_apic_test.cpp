@@ -31,7 +31,7 @@ protected:
     IoApic io_apic_{*this};
 };
 
-constexpr u32 level = 1 << 15;
+constexpr u32 level_triggered = 1 << 15;
 constexpr u32 masked = 1 << 16;
 constexpr u32 remote_irr = 1 << 14;
 
@@ -74,15 +74,15 @@ TEST_F(IoApicTest, EdgeOnAMaskedInputIsLost) {
 }
 
 TEST_F(IoApicTest, LevelOnAMaskedInputIsSentWhenUnmasked) {
-    program(9, masked | level | 0x50);
+    program(9, masked | level_triggered | 0x50);
     io_apic_.set_line(9, true);
     EXPECT_TRUE(sent_.empty());
-    program(9, level | 0x50);
+    program(9, level_triggered | 0x50);
     EXPECT_EQ(sent_.size(), 1u);
 }
 
 TEST_F(IoApicTest, LevelIsSentAgainAfterItsEoiWhileAsserted) {
-    program(9, level | 0x50);
+    program(9, level_triggered | 0x50);
     io_apic_.set_line(9, true);
     EXPECT_EQ(read(0x10 + 18) & remote_irr, remote_irr);
     EXPECT_EQ(sent_.size(), 1u);
@@ -97,14 +97,14 @@ TEST_F(IoApicTest, LevelIsSentAgainAfterItsEoiWhileAsserted) {
 }
 
 TEST_F(IoApicTest, EoiRegisterEndsLikeABroadcast) {
-    program(9, level | 0x50);
+    program(9, level_triggered | 0x50);
     io_apic_.set_line(9, true);
     io_apic_.write(0x40, 0x50);
     EXPECT_EQ(sent_.size(), 2u);
 }
 
 TEST_F(IoApicTest, SwitchingToEdgeClearsRemoteIrr) {
-    program(9, level | 0x50);
+    program(9, level_triggered | 0x50);
     io_apic_.set_line(9, true);
     program(9, masked | 0x50);
     EXPECT_EQ(read(0x10 + 18) & remote_irr, 0u);
@@ -126,7 +126,7 @@ TEST_F(IoApicTest, LoadRefusesRemoteIrrOnAnEdge) {
     state::IoApic bad = io_apic_.save();
     bad.redirection[3] |= remote_irr;
     EXPECT_FALSE(io_apic_.load(bad));
-    bad.redirection[3] |= level;
+    bad.redirection[3] |= level_triggered;
     EXPECT_TRUE(io_apic_.load(bad));
 }
 

@@ -8,8 +8,8 @@
 namespace nestor::device {
 namespace {
 
-constexpr u64 tick_hz = 1000000000;
-constexpr Oscillator oscillator(Pit::hz, tick_hz);
+constexpr u64 ticks_per_second = 1000000000;
+constexpr Oscillator oscillator(Pit::hz, ticks_per_second);
 
 /// The first tick at which `clock` PIT clocks have passed.
 Ticks at(u64 clock) { return oscillator.tick_of(clock); }
@@ -43,7 +43,7 @@ std::vector<u64> rising_edges(Pit& pit, u64 until) {
 }
 
 TEST(PitTest, Mode0RaisesItsOutputOnceAtTheEndOfTheCount) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 0, 1000);
     EXPECT_FALSE(pit.irq());
     EXPECT_EQ(latched(pit, 0, 400), 600);
@@ -53,7 +53,7 @@ TEST(PitTest, Mode0RaisesItsOutputOnceAtTheEndOfTheCount) {
 }
 
 TEST(PitTest, Mode2GivesAnEdgeEachPeriodExactly) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 2, 1193);
     std::vector<u64> expected;
     for (u64 i = 1; i <= 50; ++i) {
@@ -63,7 +63,7 @@ TEST(PitTest, Mode2GivesAnEdgeEachPeriodExactly) {
 }
 
 TEST(PitTest, Mode2CountsDownToOneAndReloads) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 2, 100);
     EXPECT_EQ(latched(pit, 0, 0), 100);
     EXPECT_EQ(latched(pit, 0, 99), 1);
@@ -72,7 +72,7 @@ TEST(PitTest, Mode2CountsDownToOneAndReloads) {
 }
 
 TEST(PitTest, Mode2TakesANewCountAtTheEndOfThePeriod) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 2, 100);
     pit.write(0x40, 50, at(30));
     pit.write(0x40, 0, at(30));
@@ -81,7 +81,7 @@ TEST(PitTest, Mode2TakesANewCountAtTheEndOfThePeriod) {
 }
 
 TEST(PitTest, Mode3IsASquareWaveThatCountsByTwo) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 3, 100);
     EXPECT_TRUE(pit.irq());
     EXPECT_EQ(latched(pit, 0, 10), 80);
@@ -90,7 +90,7 @@ TEST(PitTest, Mode3IsASquareWaveThatCountsByTwo) {
 }
 
 TEST(PitTest, Mode3WithAnOddCountIsHighForOneClockMore) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 3, 5);
     std::vector<bool> wave;
     for (u64 clock = 0; clock < 10; ++clock) {
@@ -101,7 +101,7 @@ TEST(PitTest, Mode3WithAnOddCountIsHighForOneClockMore) {
 }
 
 TEST(PitTest, Mode3TakesANewCountAtTheEndOfTheHalfCycle) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 3, 100);
     pit.write(0x40, 40, at(10));
     pit.write(0x40, 0, at(10));
@@ -109,14 +109,14 @@ TEST(PitTest, Mode3TakesANewCountAtTheEndOfTheHalfCycle) {
 }
 
 TEST(PitTest, Mode4StrobesForOneClock) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 4, 10);
     EXPECT_TRUE(pit.irq());
     EXPECT_EQ(rising_edges(pit, 1000), std::vector<u64>{11});
 }
 
 TEST(PitTest, GatePausesMode0AndPort61ShowsTheOutput) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     pit.write(0x61, 1, at(0));
     program(pit, 2, 0, 100);
     pit.write(0x61, 0, at(40));
@@ -127,7 +127,7 @@ TEST(PitTest, GatePausesMode0AndPort61ShowsTheOutput) {
 }
 
 TEST(PitTest, GateTriggersMode1AndRetriggersIt) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 2, 1, 100);
     EXPECT_EQ(pit.read(0x61, at(10)) & 0x20, 0x20);
     pit.write(0x61, 1, at(10));
@@ -139,7 +139,7 @@ TEST(PitTest, GateTriggersMode1AndRetriggersIt) {
 }
 
 TEST(PitTest, GateReloadsMode2) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     pit.write(0x61, 1, at(0));
     program(pit, 2, 2, 100);
     pit.write(0x61, 0, at(30));
@@ -148,12 +148,12 @@ TEST(PitTest, GateReloadsMode2) {
 }
 
 TEST(PitTest, RefreshBitTogglesBetweenReads) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     EXPECT_NE(pit.read(0x61, at(0)) & 0x10, pit.read(0x61, at(18)) & 0x10);
 }
 
 TEST(PitTest, LatchHoldsTheCountUntilBothBytesAreRead) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 0, 0x1234);
     pit.write(0x43, 0x00, at(4));
     EXPECT_EQ(pit.read(0x40, at(100)), 0x30);
@@ -162,7 +162,7 @@ TEST(PitTest, LatchHoldsTheCountUntilBothBytesAreRead) {
 }
 
 TEST(PitTest, ReadBackLatchesStatusThenCount) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 2, 100);
     pit.write(0x43, 0xc2, at(10));           // count and status of channel 0
     EXPECT_EQ(pit.read(0x40, at(50)), 0xb4); // out, both bytes, mode 2
@@ -171,14 +171,14 @@ TEST(PitTest, ReadBackLatchesStatusThenCount) {
 }
 
 TEST(PitTest, StatusShowsThatNoCountWasWritten) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     pit.write(0x43, 0x34, at(0));
     pit.write(0x43, 0xe2, at(0));
     EXPECT_EQ(pit.read(0x40, at(0)) & 0x40, 0x40);
 }
 
 TEST(PitTest, BcdCountsInDecimal) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     pit.write(0x43, 0x35, at(0)); // mode 2, BCD
     pit.write(0x40, 0x00, at(0));
     pit.write(0x40, 0x10, at(0)); // 1000
@@ -187,16 +187,16 @@ TEST(PitTest, BcdCountsInDecimal) {
 }
 
 TEST(PitTest, ZeroIsTheLargestCount) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     program(pit, 0, 2, 0);
     EXPECT_EQ(rising_edges(pit, 200000), (std::vector<u64>{65536, 131072, 196608}));
 }
 
 TEST(PitTest, SavedAndLoadedItGoesOnIdentically) {
-    Pit one(tick_hz);
+    Pit one(ticks_per_second);
     program(one, 0, 3, 777);
     one.advance(at(5000));
-    Pit two(tick_hz);
+    Pit two(ticks_per_second);
     ASSERT_TRUE(two.load(one.save()));
     EXPECT_EQ(rising_edges(one, 20000), rising_edges(two, 20000));
 }
@@ -204,14 +204,14 @@ TEST(PitTest, SavedAndLoadedItGoesOnIdentically) {
 TEST(PitTest, LoadRefusesACountThatCannotBe) {
     state::Pit bad;
     bad.channels[0].count = 0;
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     EXPECT_FALSE(pit.load(bad));
 }
 
 TEST(PitTest, CountsThatAreNoDecimalNumbersCanBeSaved) {
-    Pit pit(tick_hz);
+    Pit pit(ticks_per_second);
     pit.write(0x43, 0x31, at(0)); // channel 0, both bytes, mode 0, BCD: the count stays 65536
-    Pit other(tick_hz);
+    Pit other(ticks_per_second);
     EXPECT_TRUE(other.load(pit.save()));
     pit.write(0x40, 0xff, at(0));
     pit.write(0x40, 0xff, at(0));

@@ -11,7 +11,7 @@
 namespace nestor::device {
 namespace {
 
-constexpr u64 tick_hz = 1000000000;
+constexpr u64 device_ticks_per_second = 1000000000;
 
 u32 timer(AcpiPm& pm, Ticks now) {
     u32 value = 0;
@@ -22,27 +22,27 @@ u32 timer(AcpiPm& pm, Ticks now) {
 }
 
 TEST(AcpiPmTest, TimerRunsAtItsFrequencyWithTwentyFourBits) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     EXPECT_EQ(timer(pm, Ticks(0)), 0u);
-    EXPECT_EQ(timer(pm, Ticks(tick_hz)), 3579545u);
-    EXPECT_EQ(timer(pm, Ticks(10 * tick_hz)), 35795450u % (1u << 24));
+    EXPECT_EQ(timer(pm, Ticks(device_ticks_per_second)), 3579545u);
+    EXPECT_EQ(timer(pm, Ticks(10 * device_ticks_per_second)), 35795450u % (1u << 24));
 }
 
 TEST(AcpiPmTest, SleepTypeFiveWithSleepEnableAsksForPowerOff) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     EXPECT_FALSE(pm.write(5, 5 << 2, Ticks(0)));
     EXPECT_FALSE(pm.write(5, 1 << 5 | 3 << 2, Ticks(0)));
     EXPECT_TRUE(pm.write(5, 1 << 5 | 5 << 2, Ticks(0)));
 }
 
 TEST(AcpiPmTest, SciEnableIsAlwaysSet) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     pm.write(4, 0, Ticks(0));
     EXPECT_EQ(pm.read(4, Ticks(0)), 1);
 }
 
 TEST(AcpiPmTest, PowerButtonInterruptsUntilItsStatusIsCleared) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     pm.press_power_button();
     EXPECT_FALSE(pm.irq());
     pm.write(3, 1, Ticks(0));
@@ -53,11 +53,11 @@ TEST(AcpiPmTest, PowerButtonInterruptsUntilItsStatusIsCleared) {
 }
 
 TEST(AcpiPmTest, TimerStatusComesWhenTheTopBitChanges) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     EXPECT_EQ(pm.next_deadline(), no_deadline);
     pm.write(2, 1, Ticks(0));
     const Ticks half = pm.next_deadline();
-    EXPECT_EQ(Oscillator(AcpiPm::timer_hz, tick_hz).cycles(half), u64{1} << 23);
+    EXPECT_EQ(Oscillator(AcpiPm::timer_hz, device_ticks_per_second).cycles(half), u64{1} << 23);
     pm.advance(half);
     EXPECT_TRUE(pm.irq());
     EXPECT_EQ(pm.next_deadline(), no_deadline);
@@ -67,7 +67,7 @@ TEST(AcpiPmTest, TimerStatusComesWhenTheTopBitChanges) {
 }
 
 TEST(AcpiPmTest, GeneralPurposeEventInterruptsOnceEnabledUntilItsStatusIsCleared) {
-    AcpiPm pm(tick_hz);
+    AcpiPm pm(device_ticks_per_second);
     pm.raise_event(3);
     EXPECT_EQ(pm.read(12, Ticks(0)), 8);
     EXPECT_FALSE(pm.irq());
