@@ -55,6 +55,9 @@ public:
     /// incompatible where a newer format is found.
     [[nodiscard]] Result<Snapshot> load(std::string_view tag) const;
 
+    /// Whether there is such a tag, damaged or not.
+    [[nodiscard]] bool has(std::string_view tag) const;
+
     /// All tags, sorted; damaged ones too.
     [[nodiscard]] Result<std::vector<ListEntry>> list() const;
 

@@ -88,6 +88,8 @@ Result<SaveReport> Store::save(const SaveRequest& request) {
 
 Result<Snapshot> Store::load(std::string_view tag) const { return Snapshot(TRY(impl_->load(tag))); }
 
+bool Store::has(std::string_view tag) const { return tag_exists(impl_->layout, tag); }
+
 Result<std::vector<ListEntry>> Store::list() const {
     std::vector<ListEntry> entries;
     const bool deferred = deferred_counts(impl_->layout);

@@ -34,7 +34,7 @@ const Clock::time_point program_start = process_start();
 Result<> check_save(const SessionOptions& o, const std::string& store) {
     TRY(check_tag("--save", o.save));
     const auto opened = snapshot::Store::open(store, snapshot::Store::Mode::existing);
-    if (!o.replace && opened && opened->load(o.save)) {
+    if (!o.replace && opened && opened->has(o.save)) {
         return fail(ErrorCode::failed, "--save " + o.save + ": " + store + " has that tag already",
                     "choose another tag, or move it with --replace");
     }
