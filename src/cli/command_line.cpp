@@ -123,7 +123,7 @@ void on_chosen(CLI::App* verb, int& status, const bool& json, std::function<Resu
 int run_command_line(int argc, char** argv, void (*add_verbs)(CLI::App& app, int& status)) {
     CLI::App app{"vm: machines that are their saved state", "vm"};
     app.require_subcommand(1);
-    app.set_version_flag("--version", "vm 0.1.0");
+    app.set_version_flag("--version", "vm " NESTOR_VERSION);
     app.footer("Exit status: 0 ok, 2 usage, 4 incompatible, 6 corrupt, 8 any other failure;\n"
                "odd ones belong to the guest's debug exit.\n"
                "See also: vm VERB --help");

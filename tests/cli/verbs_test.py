@@ -31,6 +31,10 @@ class Form(vm.VmTest):
             self.assertIn(verb.split()[0], text)
         self.assertIn("4 incompatible", text)
 
+    def test_the_version_is_that_of_the_project(self):
+        version = re.search(r"version: '(.+)'", (vm.ROOT / "meson.build").read_text()).group(1)
+        self.assertEqual(self.vm("--version").stdout.decode().strip(), f"vm {version}")
+
     def test_an_error_in_json_has_code_and_message(self):
         for arguments in (["digest", "nothing"], ["fly"], ["run", "--kernel", "/nowhere"]):
             with self.subTest(arguments=arguments):
@@ -181,6 +185,13 @@ class Snapshots(vm.VmTest):
         self.assertIn(b"--replace", done.stderr)
         self.vm("run", *self.guest("counter"), "--until", "icount:9", "--save", "a", "--replace")
         self.assertEqual(self.json("snap", "ls")[0]["count"], 9)
+
+    def test_a_taken_tag_is_refused_as_early_when_its_snapshot_is_damaged(self):
+        for manifest in (self.store / "manifests").iterdir():
+            manifest.write_bytes(b"")
+        done = self.vm("run", *self.guest("counter"), "--until", "icount:9", "--save", "a", status=FAILED)
+        self.assertEqual(done.stdout, b"")
+        self.assertIn(b"--replace", done.stderr)
 
     def test_a_store_that_cannot_be_written_to_is_told_before_anything_runs(self):
         self.store.chmod(0o555)
