@@ -57,6 +57,12 @@ bool own_namespace() {
     return true;
 }
 
+/// Keeps what is mounted from being seen outside. The root of a chroot is no mount point and cannot
+/// be made private: there it ends with the unmounting.
+bool keep_mounts_private() {
+    return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 || errno == EINVAL;
+}
+
 /// Runs `body` in a child on a file system of `size`; its failures are this test's.
 void on_small_disk(const char* size, const std::function<void(const std::string&)>& body) {
     const TempDir dir;
@@ -65,12 +71,13 @@ void on_small_disk(const char* size, const std::function<void(const std::string&
     const pid_t child = ::fork();
     if (child == 0) {
         const std::string options = std::string("size=") + size;
-        if (!own_namespace() || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        if (!own_namespace() || !keep_mounts_private() ||
             ::mount("tmpfs", mount.c_str(), "tmpfs", 0, options.c_str()) != 0) {
             ::_exit(cannot_mount);
         }
         body(mount);
         std::fflush(nullptr);
+        (void)::umount2(mount.c_str(), MNT_DETACH);
         ::_exit(::testing::Test::HasFailure() ? 1 : 0);
     }
     int status = 0;
