@@ -12,6 +12,7 @@
 #include "engine/state/info.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/keeper.hpp"
 
 namespace nestor::control {
 namespace {
@@ -92,6 +93,7 @@ public:
     void features(const state::MachineContract& contract);
     void msrs(const state::MachineContract& contract);
     void contract(const snapshot::Contract& contract);
+    void units(std::span<const snapshot::Unit> units);
     void unit(const snapshot::Unit& unit);
 
     [[nodiscard]] std::vector<Finding> take() { return std::move(found_); }
@@ -158,25 +160,36 @@ void Questions::contract(const snapshot::Contract& bytes) {
     msrs(*contract);
 }
 
-/// A unit has to be known there, and its bytes have to say something to this build.
-void Questions::unit(const snapshot::Unit& unit) {
-    const bool offered = std::any_of(offer_.units.begin(), offer_.units.end(),
-                                     [&](const UnitType& type) { return type.id == unit.type; });
-    const state::StructInfo* const info = state::erased::find(unit.type);
-    if (!offered || info == nullptr || info->create == nullptr) {
-        add("unit " + unit.name, "unknown",
-            "type " + hex(unit.type) + (info == nullptr ? "" : std::string(" ") + info->name),
-            newer_vm);
-        return;
+/// The list of units is judged where it is loaded, by machine::unit_faults(); the rest is asked of
+/// what it found no fault with.
+void Questions::units(std::span<const snapshot::Unit> units) {
+    const std::vector<machine::Unit> list = to_machine(units);
+    const std::vector<machine::Fault> faults = machine::unit_faults(list);
+    for (const machine::Fault& f : faults) {
+        add(f.path, f.have, f.need, f.remedy);
     }
-    const std::unique_ptr<void, void (*)(void*)> value(info->create(), info->destroy);
-    if (const auto done = state::erased::decode(value.get(), *info, unit.bytes); !done) {
-        add("unit " + unit.name, done.error().message, "readable",
-            done.error().remedy.empty() ? newer_vm : done.error().remedy);
-        return;
+    if (const auto config = machine::Machine::config_of(list);
+        config && config->board <= machine::newest_board()) {
+        at_most("config.board", offer_.board, config->board, newer_vm);
+    }
+    for (const snapshot::Unit& one : units) {
+        const std::string path = "unit " + one.name;
+        if (std::none_of(faults.begin(), faults.end(),
+                         [&](const machine::Fault& f) { return f.path == path; })) {
+            unit(one);
+        }
+    }
+}
+
+/// A unit has to be known there, and have a place for all that it holds.
+void Questions::unit(const snapshot::Unit& unit) {
+    if (std::none_of(offer_.units.begin(), offer_.units.end(),
+                     [&](const UnitType& type) { return type.id == unit.type; })) {
+        add("unit " + unit.name, "unknown",
+            "type " + hex(unit.type) + " " + state::erased::find(unit.type)->name, newer_vm);
     }
     if (unit.type == state::Meta<state::Cpu>::id) {
-        const auto* const cpu = static_cast<const state::Cpu*>(value.get());
+        const auto cpu = state::decode<state::Cpu>(unit.bytes);
         xsave(unit.name + ".xcr0", offer_.xcr0, cpu->xcr0);
         xsave(unit.name + ".xss", offer_.xss, cpu->xss);
     }
@@ -194,9 +207,7 @@ std::vector<Finding> findings(const snapshot::Contract& contract,
                               std::span<const snapshot::Unit> units, const HostOffer& offer) {
     Questions questions(offer);
     questions.contract(contract);
-    for (const snapshot::Unit& unit : units) {
-        questions.unit(unit);
-    }
+    questions.units(units);
     return questions.take();
 }
 
@@ -206,9 +217,7 @@ std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffe
     questions.at_most("format", offer.format, manifest.format, newer_vm);
     questions.equal("engineSemantics", offer.engine_semantics, manifest.engine_semantics, same_vm);
     questions.contract(manifest.contract);
-    for (const snapshot::Unit& unit : snapshot.units()) {
-        questions.unit(unit);
-    }
+    questions.units(snapshot.units());
     return questions.take();
 }
 

@@ -5,9 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/arch/cpu_feature.hpp"
+#include "engine/state/board.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/keeper.hpp"
 
 namespace nestor::control {
 namespace {
@@ -17,13 +19,30 @@ constexpr u64 avx512_opmask = u64{1} << 5;
 class FindingsTest : public testing::Test {
 protected:
     void SetUp() override {
-        contract_ = *contract_of(state::MachineConfig{});
+        const state::MachineConfig config{.memory = u64{4} << 20, .cpus = 2};
+        contract_ = *contract_of(config);
+        units_ = to_snapshot((*machine::Machine::create(config))->units());
         cpu_.xcr0 = 7;
     }
+    snapshot::Unit& unit(const std::string& name) {
+        return *std::find_if(units_.begin(), units_.end(),
+                             [&](const snapshot::Unit& u) { return u.name == name; });
+    }
+    void set_config(const state::MachineConfig& config) {
+        unit("config").bytes = state::encode(config);
+    }
     std::vector<Finding> ask() {
-        const std::vector<snapshot::Unit> units{
-            {"vcpu[0].cpu", state::Meta<state::Cpu>::id, state::encode(cpu_)}};
-        return findings(encode_contract(contract_), units, offer_);
+        if (ask_with_cpu_) {
+            unit("vcpu[0].cpu").bytes = state::encode(cpu_);
+        }
+        return findings(encode_contract(contract_), units_, offer_);
+    }
+    /// Path, have and need of the only finding.
+    std::string only() {
+        const auto found = ask();
+        EXPECT_EQ(found.size(), 1U);
+        EXPECT_FALSE(can_run(found));
+        return found.empty() ? "" : found[0].path + ": " + found[0].have + " / " + found[0].need;
     }
     std::vector<std::string> paths() {
         std::vector<std::string> out;
@@ -36,7 +55,9 @@ protected:
 
     HostOffer offer_ = this_host();
     state::MachineContract contract_;
+    std::vector<snapshot::Unit> units_;
     state::Cpu cpu_;
+    bool ask_with_cpu_ = true;
 };
 
 using Paths = std::vector<std::string>;
@@ -85,21 +106,124 @@ TEST_F(FindingsTest, AComponentWithoutAPlaceInTheStateIsNamed) {
 }
 
 TEST_F(FindingsTest, AnUnknownUnitIsNamedWithItsType) {
-    const std::vector<snapshot::Unit> units{{"toaster[1]", 0x1234, {}}};
-    const auto found = findings(encode_contract(contract_), units, offer_);
-    ASSERT_EQ(found.size(), 1U);
-    EXPECT_EQ(found[0].path, "unit toaster[1]");
-    EXPECT_EQ(found[0].need, "type 0x1234");
+    units_.push_back({"toaster[1]", 0x1234, {}});
+    EXPECT_EQ(only(), "unit toaster[1]: unknown on board 1 with 2 vCPUs / type 0x1234");
+    EXPECT_EQ(ask()[0].remedy, "use a newer vm there");
+}
+
+TEST_F(FindingsTest, AUnitOfAVcpuThatTheConfigDoesNotHaveIsUnknown) {
+    for (const char* name : {"vcpu[2].cpu", "vcpu[16].cpu", "vcpu[02].cpu", "vcpu[].cpu", "cpu",
+                             "vcpu[0].cpu ", "uart", "uart[1]"}) {
+        units_.push_back({name, state::Meta<state::Cpu>::id, state::encode(cpu_)});
+        EXPECT_EQ(only(), std::string("unit ") + name +
+                              ": unknown on board 1 with 2 vCPUs / type " +
+                              hex(state::Meta<state::Cpu>::id) + " Cpu");
+        units_.pop_back();
+    }
+}
+
+TEST_F(FindingsTest, EveryMissingUnitIsAFinding) {
+    ask_with_cpu_ = false;
+    const std::vector<snapshot::Unit> whole = units_;
+    for (const snapshot::Unit& unit : whole) {
+        std::erase_if(units_, [&](const snapshot::Unit& u) { return u.name == unit.name; });
+        EXPECT_EQ(only().find("unit " + unit.name + ": missing / type " + hex(unit.type)), 0U)
+            << unit.name;
+        units_ = whole;
+    }
+}
+
+TEST_F(FindingsTest, AUnitThatIsThereTwiceIsAFinding) {
+    units_.push_back(unit("rtc"));
+    EXPECT_EQ(only(), "unit rtc: there more than once / once");
+    units_.back() = unit("config");
+    EXPECT_EQ(only(), "unit config: there more than once / once");
+}
+
+TEST_F(FindingsTest, AUnitOfAnotherTypeIsAFinding) {
+    unit("rtc").type = state::Meta<state::Pic>::id;
+    EXPECT_EQ(only(), "unit rtc: type " + hex(state::Meta<state::Pic>::id) + " Pic / type " +
+                          hex(state::Meta<state::Rtc>::id) + " Rtc");
 }
 
 TEST_F(FindingsTest, AUnitThatCannotBeReadIsAFindingAndNotTheEnd) {
-    const std::vector<snapshot::Unit> units{
-        {"vcpu[0].cpu", state::Meta<state::Cpu>::id, std::vector<std::byte>(8, std::byte{0xff})},
-        {"toaster", 1, {}}};
-    const auto found = findings(encode_contract(contract_), units, offer_);
-    ASSERT_EQ(found.size(), 2U);
-    EXPECT_EQ(found[0].path, "unit vcpu[0].cpu");
-    EXPECT_EQ(found[1].path, "unit toaster");
+    ask_with_cpu_ = false;
+    unit("vcpu[0].cpu").bytes.assign(8, std::byte{0xff});
+    units_.push_back({"toaster", 1, {}});
+    EXPECT_EQ(paths(), (Paths{"unit toaster", "unit vcpu[0].cpu"}));
+}
+
+TEST_F(FindingsTest, WithoutAReadableConfigTheOtherUnitsAreAskedAllTheSame) {
+    ask_with_cpu_ = false;
+    unit("config").bytes.assign(8, std::byte{0xff});
+    unit("vcpu[0].cpu").bytes.assign(8, std::byte{0xff});
+    units_.push_back({"toaster", 1, {}});
+    EXPECT_EQ(paths(), (Paths{"unit config", "unit vcpu[0].cpu", "unit toaster"}));
+    unit("config").type = state::Meta<state::Pic>::id;
+    EXPECT_EQ(paths().front(), "unit config");
+}
+
+TEST_F(FindingsTest, AConfigOutOfRangeIsTheSameFindingThatMakingOneGives) {
+    const auto told = [&](const state::MachineConfig& config) {
+        set_config(config);
+        const auto made = machine::Machine::create(config);
+        EXPECT_FALSE(made);
+        const auto found = paths();
+        return std::find(found.begin(), found.end(), "config.turn") != found.end() ||
+               std::find(found.begin(), found.end(), "config.cpus") != found.end() ||
+               std::find(found.begin(), found.end(), "config.memory") != found.end();
+    };
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 2, .turn = 0}));
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 0}));
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 0xffff}));
+    EXPECT_TRUE(told({.memory = (u64{4} << 20) + 1, .cpus = 2}));
+}
+
+TEST_F(FindingsTest, ABoardThatThisBuildDoesNotKnowIsAFinding) {
+    set_config({.memory = u64{4} << 20, .cpus = 2, .board = 7});
+    EXPECT_EQ(only(), "config.board: 1 / 7");
+    units_.push_back({"toaster[1]", 0x1234, {}});
+    EXPECT_EQ(paths(), (Paths{"config.board", "unit toaster[1]"}));
+    units_.pop_back();
+    set_config({.memory = u64{4} << 20, .cpus = 2, .board = 0});
+    const auto found = paths(); // no device is on a board 0
+    EXPECT_NE(std::find(found.begin(), found.end(), "unit pit"), found.end());
+    EXPECT_NE(std::find(found.begin(), found.end(), "config.board"), found.end());
+}
+
+TEST_F(FindingsTest, AHostThatDoesNotOfferTheBoardIsAFinding) {
+    offer_.board = 0;
+    EXPECT_EQ(only(), "config.board: 0 / 1");
+}
+
+TEST_F(FindingsTest, AUnitOfATypeThatTheHostDoesNotOfferIsAFinding) {
+    std::erase_if(offer_.units, [](const UnitType& t) { return t.name == "Rtc"; });
+    EXPECT_EQ(only(), "unit rtc: unknown / type " + hex(state::Meta<state::Rtc>::id) + " Rtc");
+}
+
+TEST_F(FindingsTest, AHostOffersWhatUnitsAreMadeOfAndNothingElse) {
+    std::vector<std::string> names;
+    for (const UnitType& type : offer_.units) {
+        names.push_back(type.name);
+    }
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names,
+              (std::vector<std::string>{
+                  "AcpiPm",        "Cpu",          "CpuModel",      "FwCfg", "IoApic", "Keyboard",
+                  "Lapic",         "Machine",      "MachineConfig", "Msrs",  "Nested", "PciHost",
+                  "PendingEvents", "Pic",          "Pit",           "Pmu",   "Rtc",    "TestDevice",
+                  "Uart",          "VmGeneration", "Vmcs01"}));
+}
+
+TEST_F(FindingsTest, ADescriptionThatNamesNoBoardOffersTheFirst) {
+    auto j = nlohmann::json::parse(to_json(offer_));
+    EXPECT_EQ(j["board"], 1);
+    j["board"] = 9;
+    EXPECT_EQ(offer_from_json(j.dump())->board, 9U);
+    j.erase("board");
+    EXPECT_EQ(offer_from_json(j.dump())->board, 1U);
+    j["board"] = "many";
+    EXPECT_FALSE(offer_from_json(j.dump()));
 }
 
 TEST_F(FindingsTest, MoreMemoryThanTheHostHasIsToldAndDoesNotBlock) {
@@ -132,8 +256,10 @@ TEST_F(FindingsTest, ADescriptionThatLacksAMemberOrHasAWrongOneIsRefusedByName) 
         auto j = whole;
         j.erase(name);
         const auto read = offer_from_json(j.dump());
-        ASSERT_FALSE(read) << name;
-        EXPECT_NE(read.error().message.find(name), std::string::npos) << read.error().message;
+        ASSERT_EQ(read.has_value(), name == "board") << name;
+        if (!read) {
+            EXPECT_NE(read.error().message.find(name), std::string::npos) << read.error().message;
+        }
         j[name] = nullptr;
         EXPECT_FALSE(offer_from_json(j.dump())) << name;
     }

@@ -41,7 +41,7 @@ protected:
         return {};
     }
 
-    std::vector<u8> block_ = acpi_tables(base, 4);
+    std::vector<u8> block_ = acpi_tables(base, 4, 1);
 };
 
 TEST_F(AcpiTest, RootPointerHasBothChecksums) {
