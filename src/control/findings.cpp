@@ -94,6 +94,7 @@ public:
     void msrs(const state::MachineContract& contract);
     void contract(const snapshot::Contract& contract);
     void units(std::span<const snapshot::Unit> units);
+    void memory(const snapshot::Snapshot& snapshot);
     void unit(const snapshot::Unit& unit);
 
     [[nodiscard]] std::vector<Finding> take() { return std::move(found_); }
@@ -181,6 +182,31 @@ void Questions::units(std::span<const snapshot::Unit> units) {
     }
 }
 
+std::string ranges_text(const auto& ranges) {
+    std::vector<std::string> words;
+    for (const auto& range : ranges) {
+        words.push_back(hex(range.size) + " bytes at " + hex(range.start.value()));
+    }
+    return joined(words);
+}
+
+/// Its memory has to be that of the machine's configuration.
+void Questions::memory(const snapshot::Snapshot& snapshot) {
+    const auto config = machine::Machine::config_of(to_machine(snapshot.units()));
+    if (!config) {
+        return; // told already
+    }
+    const auto& regions = snapshot.manifest().regions;
+    const std::vector<machine::RamRange> ram = machine::ram_of(*config);
+    if (!std::equal(regions.begin(), regions.end(), ram.begin(), ram.end(),
+                    [](const auto& a, const machine::RamRange& b) {
+                        return a.start == b.start && a.size == b.size;
+                    })) {
+        add("memory", ranges_text(regions), ranges_text(ram),
+            "save it again: its memory is not that of its config");
+    }
+}
+
 /// A unit has to be known there, and have a place for all that it holds.
 void Questions::unit(const snapshot::Unit& unit) {
     if (std::none_of(offer_.units.begin(), offer_.units.end(),
@@ -218,6 +244,7 @@ std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffe
     questions.equal("engineSemantics", offer.engine_semantics, manifest.engine_semantics, same_vm);
     questions.contract(manifest.contract);
     questions.units(snapshot.units());
+    questions.memory(snapshot);
     return questions.take();
 }
 

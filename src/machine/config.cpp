@@ -22,6 +22,8 @@ std::string range_text(u64 low, u64 high) {
 
 } // namespace
 
+std::vector<RamRange> ram_of(const state::MachineConfig& config) { return ram(config.memory); }
+
 std::vector<Fault> config_faults(const state::MachineConfig& config) {
     constexpr const char* newer_vm = "use a newer vm there";
     std::vector<Fault> faults;

@@ -51,6 +51,15 @@ struct Fault {
 /// gives. vCPUs beyond max_cpus and devices of revisions beyond newest_board() are not known.
 [[nodiscard]] std::vector<UnitName> units_of(const state::MachineConfig& config);
 
+/// The RAM of a machine with that configuration, sorted by address.
+struct RamRange {
+    Gpa start;
+    u64 size = 0;
+
+    bool operator==(const RamRange&) const = default;
+};
+[[nodiscard]] std::vector<RamRange> ram_of(const state::MachineConfig& config);
+
 /// Every value of the configuration that this build does not offer. The CPU model is asked for by
 /// its contract.
 [[nodiscard]] std::vector<Fault> config_faults(const state::MachineConfig& config);

@@ -10,6 +10,7 @@
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/keeper.hpp"
+#include "tests/src/control/keeper_fixture.hpp"
 
 namespace nestor::control {
 namespace {
@@ -224,6 +225,63 @@ TEST_F(FindingsTest, ADescriptionThatNamesNoBoardOffersTheFirst) {
     EXPECT_EQ(offer_from_json(j.dump())->board, 1U);
     j["board"] = "many";
     EXPECT_FALSE(offer_from_json(j.dump()));
+}
+
+/// A snapshot whose units were changed in the making.
+class EditedSnapshotTest : public KeeperTest {
+protected:
+    template <class Edit>
+    snapshot::Snapshot saved(const Edit& edit) {
+        const auto keeper = booted(10);
+        auto units = to_snapshot(keeper->machine().units());
+        edit(units);
+        std::vector<snapshot::Region> regions;
+        for (const auto& region : keeper->machine().memory().regions()) {
+            regions.push_back({region.start, region.size, region.host});
+        }
+        auto to = store();
+        const auto done =
+            to.save({.tag = "edited",
+                     .units = units,
+                     .regions = regions,
+                     .contract = encode_contract(*contract_of(keeper->machine().config())),
+                     .engine_semantics = engine_semantics});
+        EXPECT_TRUE(done) << done.error().message;
+        return *to.load("edited");
+    }
+};
+
+TEST_F(EditedSnapshotTest, AsItWasItRunsHere) {
+    EXPECT_TRUE(can_run(findings(saved([](auto&) {}), this_host())));
+}
+
+TEST_F(EditedSnapshotTest, MemoryThatIsNotThatOfTheConfigIsAFinding) {
+    const auto found = findings(saved([](auto& units) {
+                                    auto config =
+                                        *state::decode<state::MachineConfig>(units.front().bytes);
+                                    config.memory *= 2;
+                                    units.front().bytes = state::encode(config);
+                                }),
+                                this_host());
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].path, "memory");
+    EXPECT_EQ(found[0].have, "0x400000 bytes at 0x0, 0x10000 bytes at 0xff000000");
+    EXPECT_EQ(found[0].need, "0x800000 bytes at 0x0, 0x10000 bytes at 0xff000000");
+    EXPECT_FALSE(can_run(found));
+}
+
+TEST_F(EditedSnapshotTest, WhatIsMissingAndWhatIsUnknownIsTold) {
+    const auto snapshot = saved([](auto& units) {
+        std::erase_if(units, [](const auto& unit) { return unit.name == "rtc"; });
+        units.push_back({"toaster", 0x1234, {}});
+    });
+    const auto found = findings(snapshot, this_host());
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].path, "unit toaster");
+    EXPECT_EQ(found[1].path, "unit rtc");
+    const auto loaded = Keeper::load(store(), snapshot, {});
+    ASSERT_FALSE(loaded);
+    EXPECT_EQ(loaded.error().code, ErrorCode::incompatible);
 }
 
 TEST_F(FindingsTest, MoreMemoryThanTheHostHasIsToldAndDoesNotBlock) {

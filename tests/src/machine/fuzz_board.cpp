@@ -52,7 +52,11 @@ struct Nobody final : device::MessageSink {
 struct Wired {
     std::vector<device::E820Entry> map = machine::memory_map(memory);
     Nobody nobody;
-    Board board{{.tick_hz = 1000000000, .start_time = 0, .memory = memory, .memory_map = map},
+    Board board{{.board = machine::newest_board(),
+                 .tick_hz = 1000000000,
+                 .start_time = 0,
+                 .memory = memory,
+                 .memory_map = map},
                 nobody};
 };
 
