@@ -96,7 +96,8 @@ TEST_F(AcpiTest, InterruptTableListsProcessorsAndOverrides) {
 
 TEST(AcpiTablesTest, TheBytesOfTheFirstBoardAreThoseOf010) {
     const auto digest = [](u16 cpus) {
-        return to_hex(sha256(std::as_bytes(std::span(acpi_tables(base, cpus, 1)))));
+        const std::vector<u8> tables = acpi_tables(base, cpus, 1);
+        return to_hex(sha256(std::as_bytes(std::span(tables))));
     };
     EXPECT_EQ(digest(1), "ae0deadf5fe129be7c10866df986a400238992591551962ab36e7528ec8df81b");
     EXPECT_EQ(digest(4), "03ca99cc03435a41841d7057446cc64d798a7261d3d8ebb8d84043ff29200d53");
