@@ -472,7 +472,13 @@ private:
     bool deliver_injected();
     bool deliver_pending_debug();
     bool code_breakpoint();
-    void after_instruction(u64 rflags_before, bool retired);
+    /// What an instruction found that may have to be put back.
+    struct Before {
+        u64 rflags = 0;
+        u64 pending_debug = 0;
+    };
+    void after_instruction(const Before& before, bool retired);
+    void forget_answers();
     bool stop_for(Outcome o);
     /// The block at the current RIP; null when outcome says why there is none.
     Block* find_block(bool exact);

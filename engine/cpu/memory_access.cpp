@@ -374,8 +374,7 @@ bool Cpu::external_access(const Op* op, PendingAccess::Kind kind, u64 address, u
             raise_attention(0); // the dispatcher forgets the answers once the instruction is done
             return true;
         }
-        answers_.clear();
-        answer_next_ = 0;
+        forget_answers();
     }
     if (op->number + 1u != block->count && op->number + 1u != cut_) {
         outcome = Outcome::restart_alone;
@@ -392,9 +391,7 @@ void Cpu::answer_access(u64 data) {
         access.data = data & keep;
     }
     answers_.push_back(access);
-    answer_next_ = 0;
     access = {};
-    alone_ = true;
 }
 
 // SDM 3B 17.2.4: data breakpoints trap after the access. DR7: L/G bits 7:0, R/W and LEN from 16 on.
