@@ -31,6 +31,28 @@ struct RegionEntry {
   # Digest of the root of its tree of page digests; empty where all of it is zero.
 }
 
+enum ImageKind {
+  kernel @0;
+  module @1;
+  # An initrd is one, and whatever else a boot loader hands to a kernel.
+}
+
+struct ImageEntry {
+  # A file that the machine is booted from again when it is reset. The kernel comes first.
+  kind @0 :ImageKind;
+  name @1 :Text;
+  # What errors call it.
+  named @2 :Bool;
+  # The guest is told the name, as multiboot has it: then the machine digest covers it.
+  arguments @3 :Text;
+  # The kernel's command line; what a module is given.
+  size @4 :UInt64;
+  # Bytes. The last of its pages is padded with zeros.
+  root @5 :Data;
+  # Digest of the root of its tree of page digests, which is like that of a region; empty where all
+  # of it is zero.
+}
+
 struct Contract {
   # What the machine needs from whoever runs it: a message of the struct `type`.
   type @0 :UInt64;
@@ -57,7 +79,8 @@ struct Provenance {
 
 struct Manifest {
   format @0 :UInt32;
-  # Of this file and everything it refers to. A reader refuses what it does not know.
+  # Of this file and everything it refers to. A reader refuses what it does not know. 1 without
+  # images, 2 with: who does not know of them must not collect what they consist of.
   schemaSet @1 :Data;
   # Digest of the set of schemas that the units were written with.
   engineSemantics @2 :UInt32;
@@ -74,6 +97,8 @@ struct Manifest {
   provenance @11 :Provenance;
   cloneForbidden @12 :Bool;
   # Whoever restores it as a clone is refused.
+  images @13 :List(ImageEntry);
+  # What a reset boots again. Absent in what versions before 0.2 saved.
 }
 
 struct Placement {
@@ -81,4 +106,5 @@ struct Placement {
   # whatever is found there is compared with the digest in the manifest.
   units @0 :List(UInt64);
   regionRoots @1 :List(UInt64);
+  imageRoots @2 :List(UInt64);
 }

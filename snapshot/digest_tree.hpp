@@ -24,6 +24,7 @@ struct RegionTree {
     /// without a base; zero where the base has zero memory.
     std::vector<std::vector<Location>> where;
     std::vector<u8> differs; ///< leaves whose digest was another in the base
+    bool image = false;      ///< of a boot image: `host` never changes, and there is no base
 
     [[nodiscard]] unsigned levels() const { return static_cast<unsigned>(nodes.size()) - 1; }
     [[nodiscard]] const Digest& root() const { return nodes.back()[0]; }
@@ -38,7 +39,12 @@ struct RegionTree {
     void update_leaf(u64 leaf);
     /// Brings the digests of all nodes above the leaves up to date with them.
     void update_nodes();
+    /// Digests all dirty pages at `host` and brings every node up to date.
+    [[nodiscard]] Result<> update(unsigned threads);
 };
+
+/// A tree whose pages are all dirty. The region must not be empty.
+[[nodiscard]] RegionTree make_tree(const Region& region);
 
 /// The snapshot that a digester's trees were equal to once. The lease keeps what it consists of.
 struct Base {

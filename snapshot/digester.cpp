@@ -28,6 +28,8 @@ void mark_all(RegionTree& tree) {
     tree.dirty.back() = last_leaf_mask(tree.pages);
 }
 
+} // namespace
+
 RegionTree make_tree(const Region& region) {
     RegionTree tree;
     tree.start = region.start;
@@ -40,10 +42,9 @@ RegionTree make_tree(const Region& region) {
     tree.changed.resize(tree.nodes[1].size());
     tree.differs.resize(tree.nodes[1].size());
     mark_all(tree);
+    tree.host = region.host;
     return tree;
 }
-
-} // namespace
 
 std::span<const Digest> RegionTree::children(unsigned level, u64 index) const {
     const std::vector<Digest>& below = nodes[level - 1];
@@ -107,6 +108,24 @@ void RegionTree::update_nodes() {
         }
         below = std::move(here);
     }
+}
+
+Result<> RegionTree::update(unsigned threads) {
+    u64 left = 0;
+    for (const u64 word : dirty) {
+        left += static_cast<u64>(std::popcount(word));
+    }
+    const u64 chunks = (dirty.size() + leaves_per_chunk - 1) / leaves_per_chunk;
+    TRY(parallel_chunks(
+        chunks, left < parallel_threshold ? 1 : threads, [&](unsigned, u64 chunk) -> Result<> {
+            const u64 end = std::min<u64>((chunk + 1) * leaves_per_chunk, dirty.size());
+            for (u64 i = chunk * leaves_per_chunk; i < end; ++i) {
+                update_leaf(i);
+            }
+            return {};
+        }));
+    update_nodes();
+    return {};
 }
 
 Result<> MemoryDigester::Impl::attach(std::span<const Region> given) {
@@ -186,20 +205,7 @@ Result<> MemoryDigester::assume_zero(std::span<const Region> regions) {
 Result<Digest> MemoryDigester::root(std::span<const Region> regions, unsigned threads) {
     TRY(impl_->attach(regions));
     for (RegionTree& tree : impl_->regions) {
-        u64 dirty = 0;
-        for (const u64 word : tree.dirty) {
-            dirty += static_cast<u64>(std::popcount(word));
-        }
-        const u64 chunks = (tree.dirty.size() + leaves_per_chunk - 1) / leaves_per_chunk;
-        TRY(parallel_chunks(
-            chunks, dirty < parallel_threshold ? 1 : threads, [&](unsigned, u64 chunk) -> Result<> {
-                const u64 end = std::min<u64>((chunk + 1) * leaves_per_chunk, tree.dirty.size());
-                for (u64 i = chunk * leaves_per_chunk; i < end; ++i) {
-                    tree.update_leaf(i);
-                }
-                return {};
-            }));
-        tree.update_nodes();
+        TRY(tree.update(threads));
     }
     return map_root(impl_->entries());
 }
@@ -209,8 +215,28 @@ Result<Digest> memory_root(std::span<const Region> regions, unsigned threads) {
     return digester.root(regions, threads);
 }
 
+Digest images_digest(std::span<const ImageEntry> images) {
+    if (images.empty()) {
+        return {};
+    }
+    Hasher hasher;
+    const auto add_text = [&hasher](const std::string& text) {
+        hasher.add(u64{text.size()});
+        hasher.add(std::as_bytes(std::span(text)));
+    };
+    hasher.add(u64{images.size()});
+    for (const ImageEntry& image : images) {
+        hasher.add(u64{static_cast<u16>(image.kind)});
+        add_text(image.named ? image.name : "");
+        add_text(image.arguments);
+        hasher.add(image.size);
+        hasher.add(bytes_of(image.root));
+    }
+    return hasher.finish();
+}
+
 Digest machine_digest(const Contract& contract, std::span<const UnitEntry> units,
-                      const Digest& memory_root) {
+                      const Digest& memory_root, const Digest& images) {
     std::vector<const UnitEntry*> sorted;
     for (const UnitEntry& unit : units) {
         sorted.push_back(&unit);
@@ -229,16 +255,19 @@ Digest machine_digest(const Contract& contract, std::span<const UnitEntry> units
         hasher.add(bytes_of(unit->digest));
     }
     hasher.add(bytes_of(memory_root));
+    if (images != Digest{}) {
+        hasher.add(bytes_of(images));
+    }
     return hasher.finish();
 }
 
 Digest machine_digest(const Contract& contract, std::span<const Unit> units,
-                      const Digest& memory_root) {
+                      const Digest& memory_root, const Digest& images) {
     std::vector<UnitEntry> entries;
     for (const Unit& unit : units) {
         entries.push_back({unit.name, unit.type, unit.bytes.size(), sha256(unit.bytes)});
     }
-    return machine_digest(contract, entries, memory_root);
+    return machine_digest(contract, entries, memory_root, images);
 }
 
 } // namespace nestor::snapshot

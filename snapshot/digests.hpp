@@ -41,14 +41,18 @@ private:
 /// Root of the memory map of `regions`, which may come in any order.
 [[nodiscard]] Result<Digest> memory_root(std::span<const Region> regions, unsigned threads = 2);
 
-/// Digest of contract, units and memory root: equal for equal machines, whatever the order of the
-/// units, whenever and wherever they were saved.
+/// Digest of everything that a reset boots again; all zero bits where there are no images. Names
+/// count where the guest is told them.
+[[nodiscard]] Digest images_digest(std::span<const ImageEntry> images);
+
+/// Digest of contract, units, memory root and, where there are any, images: equal for equal
+/// machines, whatever the order of the units, whenever and wherever they were saved.
 [[nodiscard]] Digest machine_digest(const Contract& contract, std::span<const Unit> units,
-                                    const Digest& memory_root);
+                                    const Digest& memory_root, const Digest& images = {});
 
 /// The same from unit digests (UnitEntry::digest), of whatever kind they are: `vm digest` gives it
 /// those that leave out L0's policy to get the guest digest.
 [[nodiscard]] Digest machine_digest(const Contract& contract, std::span<const UnitEntry> units,
-                                    const Digest& memory_root);
+                                    const Digest& memory_root, const Digest& images = {});
 
 } // namespace nestor::snapshot

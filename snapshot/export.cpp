@@ -32,8 +32,8 @@ public:
 
     Result<ExportReport> run() {
         for (const auto& snapshot : snapshots_) {
-            for (const RegionEntry& region : snapshot->placed.manifest.regions) {
-                total_ += region.size;
+            for (const PlacedMap& map : maps_of(snapshot->placed)) {
+                total_ += map.pages << page_shift;
             }
         }
         TRY(put_heads());
@@ -68,6 +68,7 @@ private:
             PlacedManifest placed = snapshot->placed;
             placed.units.assign(placed.units.size(), Location{});
             placed.region_roots.assign(placed.region_roots.size(), Location{});
+            placed.image_roots.assign(placed.image_roots.size(), Location{});
             const auto file = encode_manifest(placed);
             const StreamEntry entry{placed.manifest.digest, static_cast<u32>(snapshot->tag.size()),
                                     static_cast<u32>(file.size())};
@@ -108,16 +109,14 @@ private:
         for (const auto& snapshot : snapshots_) {
             RecordCache nodes(*snapshot->packs, RecordKind::nodes, max_levels);
             RecordCache pages(*snapshot->packs, RecordKind::pages, 4);
-            const auto& regions = snapshot->placed.manifest.regions;
-            for (std::size_t i = 0; i < regions.size(); ++i) {
-                pages_ = regions[i].size >> page_shift;
-                const Subtree root{map_levels(pages_), 0, snapshot->placed.region_roots[i],
-                                   regions[i].root};
+            for (const PlacedMap& map : maps_of(snapshot->placed)) {
+                pages_ = map.pages;
+                const Subtree root{map_levels(pages_), 0, map.location, map.root};
                 if (root.level >= level) {
                     TRY(put_subtree(nodes, pages, root, level), "snapshot " + snapshot->tag);
                 }
                 if (level == 0) {
-                    before_ += regions[i].size;
+                    before_ += map.pages << page_shift;
                 }
                 TRY(tell(before_));
             }
@@ -199,9 +198,9 @@ private:
     ExportReport report_;
     u64 bytes_ = 0;
     u64 records_ = 0;
-    u64 total_ = 0;  ///< bytes of memory
-    u64 before_ = 0; ///< of these, in the regions that are done
-    u64 pages_ = 0;  ///< of the region that is walked
+    u64 total_ = 0;  ///< bytes of memory and images
+    u64 before_ = 0; ///< of these, in the maps that are done
+    u64 pages_ = 0;  ///< of the map that is walked
     RecordEncoder encoder_;
     std::vector<std::byte> raw_;
     std::vector<Item> items_;

@@ -45,7 +45,7 @@ bool Fsck::holds(RecordKind kind, Location location, const Digest& digest) const
 }
 
 bool Fsck::check_tree(Location location, const Digest& digest, unsigned level, u64 index,
-                      const RegionEntry& region, const std::string& tag) {
+                      const PlacedMap& map, const std::string& tag) {
     if (digest == zero_digest) {
         return true;
     }
@@ -53,19 +53,18 @@ bool Fsck::check_tree(Location location, const Digest& digest, unsigned level, u
     if (level > 0 && known != sound_.end() && known->second == digest) {
         return true;
     }
-    const u64 pages = region.size >> page_shift;
-    const u64 page = gfn_of(region.start).value() + (index << (fanout_shift * level));
     MapNode node;
     const RecordKind kind = level > 0 ? RecordKind::nodes : RecordKind::pages;
     if (!holds(kind, location, digest) ||
-        (level > 0 && !read_node(nodes_, location, digest, pages, level, index, node))) {
-        blame(location, tag, "page " + std::to_string(page) + (level > 0 ? " and after" : ""));
+        (level > 0 && !read_node(nodes_, location, digest, map.pages, level, index, node))) {
+        blame(location, tag,
+              map.describe(index << (fanout_shift * level)) + (level > 0 ? " and after" : ""));
         return false;
     }
     bool sound = true;
     for (u64 i = 0; level > 0 && i < fanout; ++i) {
         sound = check_tree(node.locations[i], node.digests[i], level - 1,
-                           (index << fanout_shift) + i, region, tag) &&
+                           (index << fanout_shift) + i, map, tag) &&
                 sound;
     }
     if (sound && level > 0) {
@@ -100,11 +99,8 @@ void Fsck::check_snapshot(const std::string& tag) {
             report_.findings[found(where, "its units cannot be read")].tags.push_back(tag);
             sound = false;
         }
-        for (std::size_t i = 0; i < manifest.regions.size(); ++i) {
-            const RegionEntry& region = manifest.regions[i];
-            sound = check_tree(placed->region_roots[i], region.root,
-                               map_levels(region.size >> page_shift), 0, region, tag) &&
-                    sound;
+        for (const PlacedMap& map : maps_of(*placed)) {
+            sound = check_tree(map.location, map.root, map_levels(map.pages), 0, map, tag) && sound;
         }
     }
     if (!sound) {

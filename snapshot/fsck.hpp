@@ -53,7 +53,7 @@ private:
     [[nodiscard]] bool holds(RecordKind kind, Location location, const Digest& digest) const;
     /// Whether everything below is sound; blames what is not.
     [[nodiscard]] bool check_tree(Location location, const Digest& digest, unsigned level,
-                                  u64 index, const RegionEntry& region, const std::string& tag);
+                                  u64 index, const PlacedMap& map, const std::string& tag);
 
     const Store::Impl& store_;
     const Layout& layout_;

@@ -212,6 +212,13 @@ private:
         return units_->flush();
     }
 
+    Result<Location> place_root(const Digest& root) {
+        const Location found = root == zero_digest ? Location{} : find_node(root);
+        return found == Location{} && root != zero_digest
+                   ? Result<Location>(corrupt("a map of memory or of a boot image is missing"))
+                   : found;
+    }
+
     Result<> place(PlacedManifest& placed) {
         for (std::size_t i = 0; i < placed.manifest.units.size(); ++i) {
             const UnitEntry& unit = placed.manifest.units[i];
@@ -221,15 +228,12 @@ private:
             }
             placed.units[i] = unit.size != 0 ? found->second : Location{};
         }
-        for (std::size_t i = 0; i < placed.manifest.regions.size(); ++i) {
-            const Digest& root = placed.manifest.regions[i].root;
-            if (root == zero_digest) {
-                continue;
-            }
-            placed.region_roots[i] = find_node(root);
-            if (placed.region_roots[i] == Location{}) {
-                return corrupt("a memory map is missing");
-            }
+        const Manifest& manifest = placed.manifest;
+        for (std::size_t i = 0; i < manifest.regions.size(); ++i) {
+            placed.region_roots[i] = TRY(place_root(manifest.regions[i].root));
+        }
+        for (std::size_t i = 0; i < manifest.images.size(); ++i) {
+            placed.image_roots[i] = TRY(place_root(manifest.images[i].root));
         }
         return {};
     }
@@ -237,15 +241,16 @@ private:
     /// The right edge of each map: all else was checked when its nodes came.
     Result<> check_edges(const PlacedManifest& placed) {
         RecordCache cache(*packs_, RecordKind::nodes, 2);
-        for (std::size_t i = 0; i < placed.manifest.regions.size(); ++i) {
-            const u64 pages = placed.manifest.regions[i].size >> page_shift;
-            Digest digest = placed.manifest.regions[i].root;
-            Location location = placed.region_roots[i];
+        for (const PlacedMap& map : maps_of(placed)) {
+            const u64 pages = map.pages;
+            Digest digest = map.root;
+            Location location = map.location;
             for (unsigned level = map_levels(pages); level > 0 && digest != zero_digest; --level) {
                 MapNode node;
                 const u64 index = map_width(pages, level) - 1;
                 TRY(read_node(cache, location, digest, pages, level, index, node),
-                    "export stream: memory map");
+                    "export stream: " + map.describe(index << (fanout_shift * level)) +
+                        " and after");
                 const auto last =
                     static_cast<std::size_t>((map_width(pages, level - 1) - 1) & (fanout - 1));
                 digest = node.digests[last];

@@ -7,7 +7,6 @@
 #include "snapshot/load.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 
 #include "snapshot/format.hpp"
@@ -19,7 +18,7 @@ namespace {
 
 /// A subtree that a thread reads at once, or a run of zero pages (level 0).
 struct Window {
-    std::size_t region = 0;
+    std::size_t map = 0;
     unsigned level = 0;
     u64 index = 0; ///< of the node in its level; of the first page, for a run
     u64 pages = 0; ///< of the run, or of the subtree
@@ -36,24 +35,24 @@ struct PageTask {
 constexpr unsigned window_level = 2;
 constexpr u64 zero_run = 4096; // pages
 
-class MemoryReader final {
+class MapReader final {
 public:
-    MemoryReader(const SnapshotData& data, std::vector<u8*> hosts, bool target_is_zero)
-        : data_(data), hosts_(std::move(hosts)), target_is_zero_(target_is_zero) {}
+    MapReader(const Packs& packs, const std::string& tag, const MapTargets& targets)
+        : packs_(packs), tag_(tag), maps_(targets.maps), hosts_(targets.hosts),
+          target_is_zero_(targets.zero) {}
 
     Result<> run(unsigned threads, const Progress& progress) {
         u64 total = 0;
-        RecordCache nodes(*data_.packs, RecordKind::nodes, 8);
-        for (std::size_t i = 0; i < regions().size(); ++i) {
-            const RegionEntry& region = regions()[i];
-            const u64 pages = region.size >> page_shift;
-            total += region.size;
-            const unsigned levels = map_levels(pages);
-            TRY(split(nodes, {i, levels, 0, pages, data_.placed.region_roots[i], region.root}));
+        RecordCache nodes(packs_, RecordKind::nodes, 8);
+        for (std::size_t i = 0; i < maps_.size(); ++i) {
+            const PlacedMap& map = maps_[i];
+            total += map.pages << page_shift;
+            const unsigned levels = map_levels(map.pages);
+            TRY(split(nodes, {i, levels, 0, map.pages, map.location, map.root}));
         }
         std::vector<std::unique_ptr<Worker>> workers;
         for (unsigned i = 0; i < std::max(1u, threads); ++i) {
-            workers.push_back(std::make_unique<Worker>(*data_.packs));
+            workers.push_back(std::make_unique<Worker>(packs_));
         }
         ProgressMeter meter(progress, total);
         return parallel_chunks(windows_.size(), static_cast<unsigned>(workers.size()),
@@ -72,23 +71,16 @@ private:
         std::vector<PageTask> tasks;
     };
 
-    [[nodiscard]] const std::vector<RegionEntry>& regions() const {
-        return data_.placed.manifest.regions;
-    }
-    [[nodiscard]] u64 region_pages(std::size_t region) const {
-        return regions()[region].size >> page_shift;
-    }
-
     /// Descends to window_level and notes what is to be read.
     Result<> split(RecordCache& nodes, const Window& window) {
         if (window.digest == zero_digest) {
             const u64 first = window.index << (fanout_shift * window.level);
             // Nothing to do is one window, however large a forged manifest makes the region.
-            const bool nothing = target_is_zero_ || hosts_[window.region] == nullptr;
+            const bool nothing = target_is_zero_ || hosts_[window.map] == nullptr;
             const u64 run = nothing ? window.pages : zero_run;
             for (u64 at = 0; at < window.pages; at += run) {
                 const u64 pages = std::min(run, window.pages - at);
-                windows_.push_back({window.region, 0, first + at, pages, {}, {}});
+                windows_.push_back({window.map, 0, first + at, pages, {}, {}});
             }
             return {};
         }
@@ -96,7 +88,7 @@ private:
             windows_.push_back(window);
             return {};
         }
-        const u64 pages = region_pages(window.region);
+        const u64 pages = maps_[window.map].pages;
         MapNode node;
         TRY(read_node(nodes, window.location, window.digest, pages, window.level, window.index,
                       node),
@@ -110,13 +102,13 @@ private:
             }
             const u64 count = std::min(u64{1} << (fanout_shift * level), pages - first);
             TRY(split(nodes,
-                      {window.region, level, index, count, node.locations[i], node.digests[i]}));
+                      {window.map, level, index, count, node.locations[i], node.digests[i]}));
         }
         return {};
     }
 
-    void zero(std::size_t region, u64 page, u64 pages) const {
-        u8* const host = hosts_[region];
+    void zero(std::size_t map, u64 page, u64 pages) const {
+        u8* const host = hosts_[map];
         if (host == nullptr || target_is_zero_) {
             return;
         }
@@ -128,20 +120,20 @@ private:
         }
     }
 
-    Result<> collect_leaf(Worker& worker, std::size_t region, u64 leaf, Location location,
+    Result<> collect_leaf(Worker& worker, std::size_t map, u64 leaf, Location location,
                           const Digest& digest) {
-        const u64 pages = region_pages(region);
+        const u64 pages = maps_[map].pages;
         const u64 first = leaf << fanout_shift;
         const u64 count = std::min(fanout, pages - first);
         if (digest == zero_digest) {
-            zero(region, first, count);
+            zero(map, first, count);
             return {};
         }
         MapNode node;
         TRY(read_node(worker.nodes, location, digest, pages, 1, leaf, node));
         for (u64 i = 0; i < count; ++i) {
             if (node.digests[i] == zero_digest) {
-                zero(region, first + i, 1);
+                zero(map, first + i, 1);
             } else {
                 worker.tasks.push_back({node.locations[i], first + i, node.digests[i]});
             }
@@ -151,17 +143,16 @@ private:
 
     Result<> collect(Worker& worker, const Window& window) {
         if (window.level == 1) {
-            return collect_leaf(worker, window.region, window.index, window.location,
-                                window.digest);
+            return collect_leaf(worker, window.map, window.index, window.location, window.digest);
         }
-        const u64 pages = region_pages(window.region);
+        const u64 pages = maps_[window.map].pages;
         const u64 leaves = map_width(pages, 1);
         MapNode node;
         TRY(read_node(worker.nodes, window.location, window.digest, pages, 2, window.index, node));
         for (u64 i = 0; i < fanout; ++i) {
             const u64 leaf = (window.index << fanout_shift) + i;
             if (leaf < leaves) {
-                TRY(collect_leaf(worker, window.region, leaf, node.locations[i], node.digests[i]));
+                TRY(collect_leaf(worker, window.map, leaf, node.locations[i], node.digests[i]));
             }
         }
         return {};
@@ -169,18 +160,18 @@ private:
 
     Result<> read_window(Worker& worker, const Window& window) {
         if (window.level == 0) {
-            zero(window.region, window.index, window.pages);
+            zero(window.map, window.index, window.pages);
             return {};
         }
         worker.tasks.clear();
         TRY(collect(worker, window), describe(window));
         std::sort(worker.tasks.begin(), worker.tasks.end(),
                   [](const PageTask& a, const PageTask& b) { return a.location < b.location; });
-        u8* const host = hosts_[window.region];
+        u8* const host = hosts_[window.map];
         for (const PageTask& task : worker.tasks) {
             const auto bytes = read_page(worker.pages, task.location, task.digest);
             if (!bytes) {
-                return Failure(with_context(bytes.error(), describe(window.region, task.page)));
+                return Failure(with_context(bytes.error(), describe(window.map, task.page)));
             }
             if (host != nullptr) {
                 std::memcpy(host + (task.page << page_shift), bytes->data(), page_size);
@@ -189,20 +180,17 @@ private:
         return {};
     }
 
-    [[nodiscard]] std::string describe(std::size_t region, u64 page) const {
-        char text[64];
-        std::snprintf(text, sizeof(text), "page at 0x%llx",
-                      static_cast<unsigned long long>(regions()[region].start.value() +
-                                                      (page << page_shift)));
-        return "snapshot " + data_.tag + ": " + text;
+    [[nodiscard]] std::string describe(std::size_t map, u64 page) const {
+        return "snapshot " + tag_ + ": " + maps_[map].describe(page);
     }
     [[nodiscard]] std::string describe(const Window& window) const {
-        return describe(window.region, window.index << (fanout_shift * window.level)) +
-               " and after";
+        return describe(window.map, window.index << (fanout_shift * window.level)) + " and after";
     }
 
-    const SnapshotData& data_;
-    std::vector<u8*> hosts_;
+    const Packs& packs_;
+    const std::string& tag_;
+    const std::vector<PlacedMap>& maps_;
+    const std::vector<u8*>& hosts_;
     bool target_is_zero_;
     std::vector<Window> windows_;
 };
@@ -301,17 +289,24 @@ Result<> Snapshot::read_all(std::span<const RegionTarget> targets,
         return fail(ErrorCode::usage,
                     "snapshot " + data_->tag + " has other memory regions than the target");
     }
-    return MemoryReader(*data_, std::move(hosts), options.target_is_zero)
-        .run(options.threads, options.progress);
+    MapTargets into{maps_of(data_->placed), std::move(hosts), options.target_is_zero};
+    into.maps.resize(regions.size());
+    return read_maps(*data_->packs, data_->tag, into, options.threads, options.progress);
 }
 
-Result<> verify_memory(const SnapshotData& data, unsigned threads, const Progress& progress) {
-    std::vector<u8*> hosts(data.placed.manifest.regions.size(), nullptr);
-    return MemoryReader(data, std::move(hosts), true).run(threads, progress);
+Result<> read_maps(const Packs& packs, const std::string& tag, const MapTargets& targets,
+                   unsigned threads, const Progress& progress) {
+    return MapReader(packs, tag, targets).run(threads, progress);
+}
+
+Result<> verify_maps(const SnapshotData& data, unsigned threads, const Progress& progress) {
+    MapTargets into{maps_of(data.placed), {}, true};
+    into.hosts.resize(into.maps.size());
+    return read_maps(*data.packs, data.tag, into, threads, progress);
 }
 
 Result<> Snapshot::verify(unsigned threads, const Progress& progress) const {
-    return verify_memory(*data_, threads, progress);
+    return verify_maps(*data_, threads, progress);
 }
 
 } // namespace nestor::snapshot

@@ -54,8 +54,19 @@ read_page(RecordCache& cache, Location location, const Digest& digest);
 [[nodiscard]] Result<std::vector<Unit>> read_units(const PlacedManifest& placed,
                                                    const Packs& packs);
 
-/// Reads and verifies every node and page of a snapshot.
-[[nodiscard]] Result<> verify_memory(const SnapshotData& data, unsigned threads,
-                                     const Progress& progress);
+/// Maps, and where their pages go, one for each; nullptr: they are only verified.
+struct MapTargets {
+    std::vector<PlacedMap> maps;
+    std::vector<u8*> hosts;
+    bool zero = false; ///< what hosts point to is zero now
+};
+/// Errors name `tag` and the page.
+[[nodiscard]] Result<> read_maps(const Packs& packs, const std::string& tag,
+                                 const MapTargets& targets, unsigned threads,
+                                 const Progress& progress);
+
+/// Reads and verifies every node and page of a snapshot and its images.
+[[nodiscard]] Result<> verify_maps(const SnapshotData& data, unsigned threads,
+                                   const Progress& progress);
 
 } // namespace nestor::snapshot

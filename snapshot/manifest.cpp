@@ -3,6 +3,7 @@
 // right digests, so nothing in it is relied on unchecked either.
 #include "snapshot/manifest.hpp"
 
+#include <cstdio>
 #include <cstring>
 
 #include <capnp/message.h>
@@ -81,6 +82,18 @@ kj::Array<capnp::word> manifest_words(const Manifest& manifest) {
         regions[i].setSize(region.size);
         regions[i].setRoot(optional_data(region.root));
     }
+    if (!manifest.images.empty()) { // otherwise the bytes are those of format 1
+        auto images = m.initImages(static_cast<unsigned>(manifest.images.size()));
+        for (unsigned i = 0; i < images.size(); ++i) {
+            const ImageEntry& image = manifest.images[i];
+            images[i].setKind(static_cast<schema::ImageKind>(image.kind));
+            images[i].setName(image.name);
+            images[i].setNamed(image.named);
+            images[i].setArguments(image.arguments);
+            images[i].setSize(image.size);
+            images[i].setRoot(optional_data(image.root));
+        }
+    }
     m.setMemoryRoot(data(manifest.memory_root));
     m.setMachineDigest(data(manifest.machine_digest));
     if (manifest.parent) {
@@ -111,6 +124,12 @@ kj::Array<capnp::word> placement_words(const PlacedManifest& placed) {
     auto roots = p.initRegionRoots(static_cast<unsigned>(placed.region_roots.size()));
     for (unsigned i = 0; i < roots.size(); ++i) {
         roots.set(i, placed.region_roots[i].value());
+    }
+    if (!placed.image_roots.empty()) {
+        auto images = p.initImageRoots(static_cast<unsigned>(placed.image_roots.size()));
+        for (unsigned i = 0; i < images.size(); ++i) {
+            images.set(i, placed.image_roots[i].value());
+        }
     }
     return capnp::canonicalize(p.asReader());
 }
@@ -152,13 +171,54 @@ Result<> read_regions(schema::Manifest::Reader m, Manifest& manifest) {
     return {};
 }
 
+/// Errors as of the sizes that a machine may be given.
+Result<> read_images(schema::Manifest::Reader m, Manifest& manifest) {
+    if (m.getImages().size() > max_images) {
+        return corrupt_manifest("it names more than " + std::to_string(max_images) +
+                                " boot images");
+    }
+    u64 left = max_image_bytes;
+    for (const auto entry : m.getImages()) {
+        if (entry.getKind() > schema::ImageKind::MODULE) {
+            return fail(ErrorCode::incompatible,
+                        "manifest: kind of a boot image: written by a newer version",
+                        "use a newer vm");
+        }
+        ImageEntry image{static_cast<ImageKind>(entry.getKind()),
+                         text(entry.getName()),
+                         entry.getNamed(),
+                         text(entry.getArguments()),
+                         entry.getSize(),
+                         {}};
+        if ((image.kind == ImageKind::kernel) != manifest.images.empty()) {
+            return corrupt_manifest("its boot images are not one kernel and then modules");
+        }
+        if (image.size > left) {
+            return corrupt_manifest("its boot images are larger than 4 GiB together");
+        }
+        left -= image.size;
+        if (entry.getRoot().size() != 0) {
+            image.root = TRY(take_digest(entry.getRoot()));
+        }
+        if (image.size == 0 && image.root != Digest{}) {
+            return corrupt_manifest("a boot image of no bytes has some");
+        }
+        manifest.images.push_back(std::move(image));
+    }
+    if (manifest.images.empty() != (manifest.format == format_without_images)) {
+        return corrupt_manifest("its format does not fit its boot images");
+    }
+    return {};
+}
+
 Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     Manifest manifest;
     manifest.format = m.getFormat();
-    if (manifest.format != format_version) {
+    if (manifest.format < format_without_images || manifest.format > format_version) {
         return fail(ErrorCode::incompatible,
                     "manifest: format " + std::to_string(manifest.format) +
-                        "; this version knows format " + std::to_string(format_version),
+                        "; this version knows formats " + std::to_string(format_without_images) +
+                        " to " + std::to_string(format_version),
                     "use a newer vm");
     }
     if (m.getTier() > schema::Tier::CLONE) {
@@ -173,6 +233,7 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
     manifest.contract.bytes.assign(first, first + bytes.size());
     TRY(read_units(m, manifest));
     TRY(read_regions(m, manifest));
+    TRY(read_images(m, manifest));
     manifest.memory_root = TRY(take_digest(m.getMemoryRoot()));
     manifest.machine_digest = TRY(take_digest(m.getMachineDigest()));
     if (m.getParent().size() != 0) {
@@ -187,8 +248,8 @@ Result<Manifest> read_manifest(schema::Manifest::Reader m) {
                            provenance.getCount(),         provenance.getPauseNs(),
                            provenance.getSaveNs(),        text(provenance.getRestored())};
     if (map_root(manifest.regions) != manifest.memory_root ||
-        machine_digest(manifest.contract, manifest.units, manifest.memory_root) !=
-            manifest.machine_digest) {
+        machine_digest(manifest.contract, manifest.units, manifest.memory_root,
+                       images_digest(manifest.images)) != manifest.machine_digest) {
         return corrupt_manifest("its digests do not fit together");
     }
     return manifest;
@@ -233,7 +294,11 @@ Result<PlacedManifest> parse(std::span<const std::byte> manifest_bytes,
     for (const u64 location : p.getRegionRoots()) {
         placed.region_roots.emplace_back(location);
     }
+    for (const u64 location : p.getImageRoots()) {
+        placed.image_roots.emplace_back(location);
+    }
     if (placed.units.size() != placed.manifest.units.size() ||
+        placed.image_roots.size() != placed.manifest.images.size() ||
         placed.region_roots.size() != placed.manifest.regions.size()) {
         return corrupt_manifest("its placement does not fit");
     }
@@ -241,6 +306,31 @@ Result<PlacedManifest> parse(std::span<const std::byte> manifest_bytes,
 }
 
 } // namespace
+
+std::string PlacedMap::describe(u64 page) const {
+    if (!image.empty()) {
+        return "boot image " + image + ", page " + std::to_string(page);
+    }
+    char text[32];
+    std::snprintf(text, sizeof(text), "page at 0x%llx",
+                  static_cast<unsigned long long>((first.value() + page) << page_shift));
+    return text;
+}
+
+std::vector<PlacedMap> maps_of(const PlacedManifest& placed) {
+    std::vector<PlacedMap> maps;
+    for (std::size_t i = 0; i < placed.manifest.regions.size(); ++i) {
+        const RegionEntry& region = placed.manifest.regions[i];
+        maps.push_back({region.size >> page_shift, region.root, placed.region_roots[i],
+                        gfn_of(region.start), ""});
+    }
+    for (std::size_t i = 0; i < placed.manifest.images.size(); ++i) {
+        const ImageEntry& image = placed.manifest.images[i];
+        maps.push_back({image_pages(image.size), image.root, placed.image_roots[i], Gfn(0),
+                        image.name.empty() ? std::to_string(i) : image.name});
+    }
+    return maps;
+}
 
 std::vector<std::byte> encode_manifest(PlacedManifest& placed) {
     const auto manifest = manifest_words(placed.manifest);

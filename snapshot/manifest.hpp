@@ -19,7 +19,26 @@ struct PlacedManifest {
     Manifest manifest;
     std::vector<Location> units;        ///< in the order of manifest.units
     std::vector<Location> region_roots; ///< in the order of manifest.regions; 0 for zero regions
+    std::vector<Location> image_roots;  ///< in the order of manifest.images; the same
 };
+
+[[nodiscard]] constexpr u64 image_pages(u64 size) {
+    return (size >> page_shift) + ((size & page_mask) != 0 ? 1 : 0);
+}
+
+/// One of the maps that a snapshot refers to: of a region of memory or of a boot image.
+struct PlacedMap {
+    u64 pages = 0;
+    Digest root;
+    Location location;
+    Gfn first;         ///< of the region; page 0 of an image
+    std::string image; ///< its name; empty for memory
+
+    /// "page 17", "boot image vmlinuz, page 17"
+    [[nodiscard]] std::string describe(u64 page) const;
+};
+/// All of them: the regions' first, then the images'. An image without bytes has no pages.
+[[nodiscard]] std::vector<PlacedMap> maps_of(const PlacedManifest& placed);
 
 /// The bytes of a manifest file. Sets manifest.digest.
 [[nodiscard]] std::vector<std::byte> encode_manifest(PlacedManifest& placed);

@@ -31,10 +31,8 @@ Result<> Marker::mark_manifest(const Digest& digest) {
             live_.add(placed.units[i]);
         }
     }
-    for (std::size_t i = 0; i < placed.region_roots.size(); ++i) {
-        const RegionEntry& region = placed.manifest.regions[i];
-        const u64 pages = region.size >> page_shift;
-        TRY(mark_node(placed.region_roots[i], region.root, map_levels(pages), 0, pages));
+    for (const PlacedMap& map : maps_of(placed)) {
+        TRY(mark_node(map.location, map.root, map_levels(map.pages), 0, map.pages));
     }
     manifests_.insert(digest);
     return {};

@@ -35,7 +35,7 @@ Result<> verify_deferred(const Store::Impl& store, const std::string& tag) {
     data.packs = store.packs;
     data.placed = TRY(store.manifest(reference.manifest));
     TRY(read_units(data.placed, *data.packs));
-    return verify_memory(data, 2, {});
+    return verify_maps(data, 2, {});
 }
 
 /// Manifests that came into their place before their bytes did. One that a reference names was on

@@ -50,6 +50,7 @@ struct SnapshotSize {
     u64 logical_bytes = 0; ///< of memory
     u64 nonzero_pages = 0; ///< pages of memory that are not zero
     u64 distinct_pages = 0;
+    u64 image_bytes = 0;  ///< of boot images, as files; what they cost is in the following
     u64 unique_bytes = 0; ///< stored for this tag alone: what goes when it is removed
     u64 shared_bytes = 0; ///< stored for this and other tags
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "snapshot/digests.hpp"
+#include "snapshot/images.hpp"
 #include "snapshot/types.hpp"
 
 namespace nestor::snapshot {
@@ -63,9 +64,12 @@ public:
     /// On an error the contents of the targets are unspecified.
     [[nodiscard]] Result<> read_all(std::span<const RegionTarget> targets,
                                     const ReadOptions& options = {}) const;
-    /// Reads and verifies every map node and page without keeping them.
+    /// Reads and verifies every map node and page, of boot images too, without keeping them.
     [[nodiscard]] Result<> verify(unsigned threads = 2, const Progress& progress = {}) const;
     [[nodiscard]] PageReader page_reader() const;
+    /// What a reset boots again, none of it read yet; empty where the snapshot names nothing. It
+    /// keeps the snapshot readable as the snapshot itself does.
+    [[nodiscard]] Images images() const;
     /// Gives `digester` the digests of all pages as the snapshot has them, all of them clean: mark
     /// what is written from here on. Reads the memory map (about 5 us for 64 pages that are not all
     /// zero) and no page, so a save or digest after that needs no page that is not there yet, as

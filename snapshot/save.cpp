@@ -127,16 +127,21 @@ Result<> SaveJob::prepare() {
     writer_ =
         std::make_unique<PackWriter>(layout_.packs(), index_->next_pack_id(), pack_limit, sync_);
     find_base();
-    for (const RegionTree& tree : trees_->regions) {
-        places_.emplace_back(tree.dirty.size());
-        auto& levels = nodes_.emplace_back();
-        levels.emplace_back();
-        for (unsigned level = 1; level <= tree.levels(); ++level) {
-            levels.emplace_back(tree.nodes[level].size());
-        }
+    for (RegionTree& tree : trees_->regions) {
+        add_tree(tree);
         report_.pages += tree.pages;
     }
-    return {};
+    return prepare_images();
+}
+
+void SaveJob::add_tree(RegionTree& tree) {
+    all_.push_back(&tree);
+    places_.emplace_back(tree.dirty.size());
+    auto& levels = nodes_.emplace_back();
+    levels.emplace_back();
+    for (unsigned level = 1; level <= tree.levels(); ++level) {
+        levels.emplace_back(tree.nodes[level].size());
+    }
 }
 
 Result<> SaveJob::save_units() {
@@ -157,8 +162,9 @@ Result<> SaveJob::save_units() {
         }
     }
     TRY(builder.flush());
-    placed_.manifest.machine_digest = machine_digest(
-        placed_.manifest.contract, placed_.manifest.units, placed_.manifest.memory_root);
+    placed_.manifest.machine_digest =
+        machine_digest(placed_.manifest.contract, placed_.manifest.units,
+                       placed_.manifest.memory_root, images_digest(placed_.manifest.images));
     return {};
 }
 
@@ -196,12 +202,15 @@ Result<> SaveJob::commit() {
 
 /// The digester's trees are those of this snapshot now.
 void SaveJob::become_base() {
+    const auto lease = request_.digester != nullptr || request_.images != nullptr
+                           ? Lease::take(layout_, placed_.manifest.digest)
+                           : nullptr;
+    images_are_home(lease);
     if (request_.digester == nullptr) {
         return;
     }
-    trees_->base =
-        Base{store_identity(layout_), placed_.manifest.digest,
-             Lease::take(layout_, placed_.manifest.digest), state_of_file(layout_.index())};
+    trees_->base = Base{store_identity(layout_), placed_.manifest.digest, lease,
+                        state_of_file(layout_.index())};
     for (std::size_t i = 0; i < trees_->regions.size(); ++i) {
         RegionTree& tree = trees_->regions[i];
         tree.where = std::move(nodes_[i]);

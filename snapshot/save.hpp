@@ -8,6 +8,7 @@
 
 #include "snapshot/digest_tree.hpp"
 #include "snapshot/files.hpp"
+#include "snapshot/image_set.hpp"
 #include "snapshot/index.hpp"
 #include "snapshot/items.hpp"
 #include "snapshot/load.hpp"
@@ -42,12 +43,19 @@ private:
     [[nodiscard]] Result<> commit();
     [[nodiscard]] Result<> put_reference();
     void become_base();
+    void add_tree(RegionTree& tree);
+
+    // save_images.cpp
+    [[nodiscard]] bool images_at_home() const;
+    [[nodiscard]] Result<> prepare_images();
+    [[nodiscard]] Result<> place_images();
+    void images_are_home(const std::shared_ptr<const Lease>& lease);
 
     // save_pages.cpp
     [[nodiscard]] Result<> save_pages();
-    [[nodiscard]] Result<> save_chunk(Worker& worker, std::size_t region, u64 first, u64 last);
-    [[nodiscard]] Result<> save_leaf(Worker& worker, std::size_t region, u64 leaf);
-    [[nodiscard]] Result<> save_page(Worker& worker, std::size_t region, u64 page, bool read);
+    [[nodiscard]] Result<> save_chunk(Worker& worker, std::size_t at, u64 first, u64 last);
+    [[nodiscard]] Result<> save_leaf(Worker& worker, std::size_t at, u64 leaf);
+    [[nodiscard]] Result<> save_page(Worker& worker, std::size_t at, u64 page, bool read);
     [[nodiscard]] Result<> places_in_base(Worker& worker, const RegionTree& tree, u64 leaf,
                                           LeafPlaces& places);
     [[nodiscard]] Result<Location> stored_leaf(Worker& worker, const RegionTree& tree, u64 leaf);
@@ -55,8 +63,8 @@ private:
 
     // save_map.cpp
     [[nodiscard]] Result<> save_nodes();
-    void keep_nodes(std::size_t region);
-    [[nodiscard]] Result<> save_level(std::size_t region, unsigned level, RecordBuilder& builder,
+    void keep_nodes(std::size_t at);
+    [[nodiscard]] Result<> save_level(std::size_t at, unsigned level, RecordBuilder& builder,
                                       std::vector<Location>& below);
     [[nodiscard]] Result<Location> stored_node(const RegionTree& tree, unsigned level, u64 index,
                                                const MapNode& wanted);
@@ -73,14 +81,19 @@ private:
     MemoryDigester own_digester_;
     MemoryDigester::Impl* trees_ = nullptr;
     bool base_ = false; ///< trees_ knows where what it has not changed lies
-    /// Per region and leaf: where the pages of a leaf that is to be written lie; zero: ask items_.
+    /// What is saved: the trees of the regions, then those of boot images.
+    std::vector<RegionTree*> all_;
+    /// Per tree and leaf: where the pages of a leaf that is to be written lie; zero: ask items_.
     std::vector<std::vector<std::unique_ptr<LeafPlaces>>> places_;
-    /// Per region and level: where nodes lie. Leaves that are to be written are zero at first.
+    /// Per tree and level: where nodes lie. Leaves that are to be written are zero at first.
     std::vector<std::vector<std::vector<Location>>> nodes_;
     std::unique_ptr<Finder> node_finder_;
     std::unique_ptr<RecordCache> node_cache_;
     NewItems items_;
+    [[nodiscard]] bool has_base(const RegionTree& tree) const { return base_ && !tree.image; }
+
     std::atomic<u64> new_pages_{0};
+    std::atomic<u64> new_image_pages_{0};
     std::atomic<u64> dirty_pages_{0};
     PlacedManifest placed_;
     SaveReport report_;

@@ -37,10 +37,10 @@ Result<Location> SaveJob::stored_node(const RegionTree& tree, unsigned level, u6
     return same ? location : Location{};
 }
 
-Result<> SaveJob::save_level(std::size_t region, unsigned level, RecordBuilder& builder,
+Result<> SaveJob::save_level(std::size_t at, unsigned level, RecordBuilder& builder,
                              std::vector<Location>& below) {
-    const RegionTree& tree = trees_->regions[region];
-    std::vector<Location>& here = nodes_[region][level];
+    const RegionTree& tree = *all_[at];
+    std::vector<Location>& here = nodes_[at][level];
     std::vector<std::byte> bytes;
     MapNode node;
     node.level = level;
@@ -55,7 +55,7 @@ Result<> SaveJob::save_level(std::size_t region, unsigned level, RecordBuilder& 
         for (u64 c = 0; c < children.size(); ++c) {
             if (children[c] != zero_digest) {
                 const Location known =
-                    level == 1 ? (*places_[region][i])[c] : below[(i << fanout_shift) + c];
+                    level == 1 ? (*places_[at][i])[c] : below[(i << fanout_shift) + c];
                 node.mask |= u64{1} << c;
                 node.digests[c] = children[c];
                 node.locations[c] = TRY(place(children[c], known));
@@ -76,9 +76,9 @@ Result<> SaveJob::save_level(std::size_t region, unsigned level, RecordBuilder& 
 }
 
 /// Places the nodes above leaves that are all as in the base.
-void SaveJob::keep_nodes(std::size_t region) {
-    const RegionTree& tree = trees_->regions[region];
-    if (!base_) {
+void SaveJob::keep_nodes(std::size_t at) {
+    const RegionTree& tree = *all_[at];
+    if (!has_base(tree)) {
         return;
     }
     std::vector<u8> moved = tree.differs;
@@ -89,7 +89,7 @@ void SaveJob::keep_nodes(std::size_t region) {
         }
         for (u64 i = 0; i < here.size(); ++i) {
             if (here[i] == 0) {
-                nodes_[region][level][i] = tree.where[level][i];
+                nodes_[at][level][i] = tree.where[level][i];
             }
         }
         moved = std::move(here);
@@ -100,22 +100,24 @@ Result<> SaveJob::save_nodes() {
     node_finder_ = std::make_unique<Finder>(TRY(index_->view()), packs_);
     node_cache_ = std::make_unique<RecordCache>(packs_, RecordKind::nodes, map_cached_records);
     RecordBuilder builder(RecordKind::nodes, record_payload, *writer_);
-    for (std::size_t region = 0; region < trees_->regions.size(); ++region) {
-        const RegionTree& tree = trees_->regions[region];
-        keep_nodes(region);
+    for (std::size_t at = 0; at < all_.size(); ++at) {
+        const RegionTree& tree = *all_[at];
+        keep_nodes(at);
         for (unsigned level = 1; level <= tree.levels(); ++level) {
-            TRY(save_level(region, level, builder, nodes_[region][level - 1]));
-            for (u64 i = 0; i < nodes_[region][level].size(); ++i) {
-                Location& where = nodes_[region][level][i];
+            TRY(save_level(at, level, builder, nodes_[at][level - 1]));
+            for (u64 i = 0; i < nodes_[at][level].size(); ++i) {
+                Location& where = nodes_[at][level][i];
                 where = TRY(place(tree.nodes[level][i], where));
             }
         }
-        placed_.region_roots.push_back(nodes_[region].back()[0]);
+        if (!tree.image) {
+            placed_.region_roots.push_back(nodes_[at].back()[0]);
+        }
     }
     node_finder_.reset();
     placed_.manifest.regions = trees_->entries();
     placed_.manifest.memory_root = map_root(placed_.manifest.regions);
-    return {};
+    return place_images();
 }
 
 } // namespace nestor::snapshot

@@ -35,7 +35,7 @@ Result<> SaveJob::load_page(Worker& worker, const RegionTree& tree, u64 page) {
     if (worker.bytes[slot] != nullptr) {
         return {};
     }
-    if (request_.source == nullptr) {
+    if (request_.source == nullptr || tree.image) {
         worker.bytes[slot] = tree.host + (page << page_shift);
         return {};
     }
@@ -47,10 +47,10 @@ Result<> SaveJob::load_page(Worker& worker, const RegionTree& tree, u64 page) {
 }
 
 /// `read`: its digest was made from its bytes just now.
-Result<> SaveJob::save_page(Worker& worker, std::size_t region, u64 page, bool read) {
-    const RegionTree& tree = trees_->regions[region];
+Result<> SaveJob::save_page(Worker& worker, std::size_t at, u64 page, bool read) {
+    const RegionTree& tree = *all_[at];
     const Digest& digest = tree.nodes[0][page];
-    Location& where = (*places_[region][page >> fanout_shift])[page & (fanout - 1)];
+    Location& where = (*places_[at][page >> fanout_shift])[page & (fanout - 1)];
     if (where != Location{}) {
         return {};
     }
@@ -65,14 +65,14 @@ Result<> SaveJob::save_page(Worker& worker, std::size_t region, u64 page, bool r
         return fail(ErrorCode::corrupt, "page " + std::to_string(tree.page(page).value()) +
                                             ": the store has lost it and memory has another");
     }
-    new_pages_ += 1;
+    (tree.image ? new_image_pages_ : new_pages_) += 1;
     return worker.builder.add(digest, bytes, &where, &items_);
 }
 
 /// Fills in the pages that are as in the base.
 Result<> SaveJob::places_in_base(Worker& worker, const RegionTree& tree, u64 leaf,
                                  LeafPlaces& places) {
-    const Location location = base_ ? tree.where[1][leaf] : Location{};
+    const Location location = has_base(tree) ? tree.where[1][leaf] : Location{};
     if (location == Location{}) {
         return {};
     }
@@ -109,8 +109,8 @@ Result<Location> SaveJob::stored_leaf(Worker& worker, const RegionTree& tree, u6
     return location;
 }
 
-Result<> SaveJob::save_leaf(Worker& worker, std::size_t region, u64 leaf) {
-    RegionTree& tree = trees_->regions[region];
+Result<> SaveJob::save_leaf(Worker& worker, std::size_t at, u64 leaf) {
+    RegionTree& tree = *all_[at];
     const u64 first = leaf << fanout_shift;
     const u64 dirty = tree.dirty[leaf];
     worker.bytes.fill(nullptr);
@@ -119,13 +119,13 @@ Result<> SaveJob::save_leaf(Worker& worker, std::size_t region, u64 leaf) {
     }
     if (dirty != 0) {
         tree.update_leaf(leaf, worker.bytes);
-        dirty_pages_ += static_cast<u64>(std::popcount(dirty));
+        dirty_pages_ += tree.image ? 0 : static_cast<u64>(std::popcount(dirty));
     }
-    Location& where = nodes_[region][1][leaf];
+    Location& where = nodes_[at][1][leaf];
     if (tree.nodes[1][leaf] == zero_digest) {
         return {};
     }
-    if (base_ && tree.differs[leaf] == 0 && tree.where[1][leaf] != Location{}) {
+    if (has_base(tree) && tree.differs[leaf] == 0 && tree.where[1][leaf] != Location{}) {
         where = tree.where[1][leaf];
         return {};
     }
@@ -133,23 +133,23 @@ Result<> SaveJob::save_leaf(Worker& worker, std::size_t region, u64 leaf) {
     if (where != Location{}) {
         return {};
     }
-    places_[region][leaf] = std::make_unique<LeafPlaces>();
-    TRY(places_in_base(worker, tree, leaf, *places_[region][leaf]));
+    places_[at][leaf] = std::make_unique<LeafPlaces>();
+    TRY(places_in_base(worker, tree, leaf, *places_[at][leaf]));
     const u64 end = std::min(first + fanout, tree.pages);
     for (u64 page = first; page < end; ++page) {
         if (tree.nodes[0][page] != zero_digest) {
-            TRY(save_page(worker, region, page, (dirty >> (page - first) & 1) != 0));
+            TRY(save_page(worker, at, page, (dirty >> (page - first) & 1) != 0));
         }
     }
     return {};
 }
 
-Result<> SaveJob::save_chunk(Worker& worker, std::size_t region, u64 first, u64 last) {
-    const RegionTree& tree = trees_->regions[region];
+Result<> SaveJob::save_chunk(Worker& worker, std::size_t at, u64 first, u64 last) {
+    const RegionTree& tree = *all_[at];
     for (u64 leaf = first; leaf < last; ++leaf) {
-        TRY(save_leaf(worker, region, leaf));
+        TRY(save_leaf(worker, at, leaf));
     }
-    if (request_.source != nullptr) {
+    if (request_.source != nullptr && !tree.image) {
         const u64 begin = first << fanout_shift;
         const u64 end = std::min(last << fanout_shift, tree.pages);
         request_.source->passed(tree.page(begin), end - begin);
@@ -168,15 +168,19 @@ Result<> SaveJob::save_pages() {
                        .node = {},
                        .buffer = {}});
     }
-    ProgressMeter meter(request_.progress, report_.pages << page_shift);
-    for (std::size_t region = 0; region < trees_->regions.size(); ++region) {
-        RegionTree& tree = trees_->regions[region];
+    u64 total = 0;
+    for (const RegionTree* const tree : all_) {
+        total += tree->pages << page_shift;
+    }
+    ProgressMeter meter(request_.progress, total);
+    for (std::size_t at = 0; at < all_.size(); ++at) {
+        RegionTree& tree = *all_[at];
         const u64 leaves = tree.dirty.size();
         const u64 chunks = (leaves + leaves_per_chunk - 1) / leaves_per_chunk;
         const auto save_one = [&](unsigned worker, u64 chunk) -> Result<> {
             const u64 first = chunk * leaves_per_chunk;
             const u64 last = std::min(first + leaves_per_chunk, leaves);
-            TRY(save_chunk(*workers[worker], region, first, last));
+            TRY(save_chunk(*workers[worker], at, first, last));
             const u64 end = std::min(last << fanout_shift, tree.pages);
             return meter.add((end - (first << fanout_shift)) << page_shift);
         };
@@ -184,7 +188,7 @@ Result<> SaveJob::save_pages() {
             parallel_chunks(chunks, static_cast<unsigned>(workers.size()), save_one);
         tree.update_nodes(); // also when it failed: the leaves that were digested are
         TRY(saved);
-        for (u64 leaf = 0; leaf < leaves; ++leaf) {
+        for (u64 leaf = 0; leaf < leaves && !tree.image; ++leaf) {
             const auto pages = tree.children(1, leaf);
             report_.zero_pages +=
                 tree.nodes[1][leaf] == zero_digest
@@ -196,6 +200,7 @@ Result<> SaveJob::save_pages() {
         TRY(worker->builder.flush());
     }
     report_.new_pages = new_pages_;
+    report_.new_image_pages = new_image_pages_;
     report_.dirty_pages = dirty_pages_;
     return {};
 }

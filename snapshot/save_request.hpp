@@ -6,6 +6,7 @@
 #include <string>
 
 #include "snapshot/digests.hpp"
+#include "snapshot/images.hpp"
 #include "snapshot/types.hpp"
 
 namespace nestor::snapshot {
@@ -56,6 +57,8 @@ struct SaveRequest {
     /// everything lies, and a save costs what is dirty. Pages that are clean in it are not read,
     /// unless the store does not have them.
     MemoryDigester* digester = nullptr;
+    /// What a reset boots again; null or empty: nothing can. Stays right when the save fails.
+    Images* images = nullptr;
     PageSource* source = nullptr; ///< where pages come from instead of the regions' `host`
     unsigned threads = 2;
     std::chrono::milliseconds wait_for_writer{0}; ///< how long another writer is waited for
@@ -66,18 +69,19 @@ struct SaveReport {
     Digest manifest;
     Digest machine_digest;
     Digest memory_root;
-    std::string parent;    ///< tag of the parent that was recorded, or empty
-    u64 pages = 0;         ///< all pages of the machine
-    u64 zero_pages = 0;    ///< of these, what is zero
-    u64 dirty_pages = 0;   ///< what was digested
-    u64 new_pages = 0;     ///< what the store did not have yet
-    u64 bytes_written = 0; ///< to packs: extents, map nodes, units
-    u64 index_bytes = 0;   ///< size of the index file afterwards
-    double pages_ms = 0;   ///< digesting, looking up, compressing, writing
-    double map_ms = 0;     ///< map nodes and units
-    double sync_ms = 0;    ///< until the packs are on disk
-    double index_ms = 0;   ///< opening, checking and committing the index
-    double commit_ms = 0;  ///< manifest and reference
+    std::string parent;      ///< tag of the parent that was recorded, or empty
+    u64 pages = 0;           ///< all pages of the machine
+    u64 zero_pages = 0;      ///< of these, what is zero
+    u64 dirty_pages = 0;     ///< what was digested
+    u64 new_pages = 0;       ///< what the store did not have yet
+    u64 new_image_pages = 0; ///< the same of boot images
+    u64 bytes_written = 0;   ///< to packs: extents, map nodes, units
+    u64 index_bytes = 0;     ///< size of the index file afterwards
+    double pages_ms = 0;     ///< digesting, looking up, compressing, writing
+    double map_ms = 0;       ///< map nodes and units
+    double sync_ms = 0;      ///< until the packs are on disk
+    double index_ms = 0;     ///< opening, checking and committing the index
+    double commit_ms = 0;    ///< manifest and reference
     double total_ms = 0;
 };
 

@@ -29,7 +29,12 @@ public:
                 take(unit, owner);
             }
         }
-        return each_root(placed, [&](const Tree& root) { return own_tree(root, owner); });
+        for (const PlacedMap& map : maps_of(placed)) {
+            if (map.root != zero_digest) {
+                TRY(own_tree(root_of(map), owner));
+            }
+        }
+        return {};
     }
 
     /// Adds up what snapshot number `owner` refers to.
@@ -39,16 +44,26 @@ public:
         for (const RegionEntry& region : placed.manifest.regions) {
             size_.logical_bytes += region.size;
         }
+        for (const ImageEntry& image : placed.manifest.images) {
+            size_.image_bytes += image.size;
+        }
         for (const Location unit : placed.units) {
             if (unit != Location{} && seen_.emplace(unit.value(), 0).second) {
                 TRY(add(unit, owner));
             }
         }
-        const auto add_root = [&](const Tree& root) -> Result<> {
-            size_.nonzero_pages += TRY(add_tree(root, owner));
-            return {};
-        };
-        TRY(each_root(placed, add_root));
+        for (const PlacedMap& map : maps_of(placed)) {
+            if (map.root == zero_digest) {
+                continue;
+            }
+            const u64 distinct = size_.distinct_pages;
+            const u64 pages = TRY(add_tree(root_of(map), owner));
+            if (map.image.empty()) {
+                size_.nonzero_pages += pages;
+            } else {
+                size_.distinct_pages = distinct; // these are memory's
+            }
+        }
         return size_;
     }
 
@@ -56,21 +71,13 @@ private:
     struct Tree {
         unsigned level = 0;
         u64 index = 0;
-        u64 pages = 0; ///< of the region
+        u64 pages = 0; ///< of the whole map
         Location location;
         Digest digest;
     };
 
-    template <class Each>
-    static Result<> each_root(const PlacedManifest& placed, const Each& each) {
-        for (std::size_t i = 0; i < placed.manifest.regions.size(); ++i) {
-            const RegionEntry& region = placed.manifest.regions[i];
-            const u64 pages = region.size >> page_shift;
-            if (region.root != zero_digest) {
-                TRY(each(Tree{map_levels(pages), 0, pages, placed.region_roots[i], region.root}));
-            }
-        }
-        return {};
+    static Tree root_of(const PlacedMap& map) {
+        return {map_levels(map.pages), 0, map.pages, map.location, map.root};
     }
 
     template <class Each>

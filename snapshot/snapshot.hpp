@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "snapshot/digests.hpp"
+#include "snapshot/images.hpp"
 #include "snapshot/reports.hpp"
 #include "snapshot/restore.hpp"
 #include "snapshot/save_request.hpp"

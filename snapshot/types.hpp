@@ -13,8 +13,10 @@
 
 namespace nestor::snapshot {
 
-/// Version of manifest, maps, packs and references together.
-inline constexpr u32 format_version = 1;
+/// Version of manifest, maps, packs and references together: of a snapshot that names boot images,
+/// and of one that does not and is what it always was.
+inline constexpr u32 format_version = 2;
+inline constexpr u32 format_without_images = 1;
 
 /// One state unit of a machine. `bytes` are the canonical message of schema struct `type`.
 struct Unit {
@@ -72,15 +74,33 @@ struct RegionEntry {
     Digest root; ///< all zero bits: the whole region is zero
 };
 
+enum class ImageKind : u16 { kernel, module };
+
+/// A file that a machine is booted from again when it is reset.
+struct ImageEntry {
+    ImageKind kind = ImageKind::kernel; ///< of the first; all others are modules
+    std::string name;                   ///< what errors call it
+    bool named = false;                 ///< the guest is told the name
+    std::string arguments;              ///< of a kernel its command line
+    u64 size = 0;
+    Digest root; ///< of a tree like a region's; all zero bits: all of it is zero
+    bool operator==(const ImageEntry&) const = default;
+};
+
+/// Of one snapshot, at most.
+inline constexpr std::size_t max_images = 1024;
+inline constexpr u64 max_image_bytes = u64{4} << 30; ///< all together
+
 /// What a snapshot says about itself.
 struct Manifest {
     Digest digest; ///< of the manifest's bytes: the identity of the snapshot
-    u32 format = format_version;
+    u32 format = format_without_images;
     Digest schema_set;
     u32 engine_semantics = 0;
     Contract contract;
     std::vector<UnitEntry> units;     ///< sorted by name
     std::vector<RegionEntry> regions; ///< sorted by start
+    std::vector<ImageEntry> images;   ///< empty: a reset cannot boot the machine again
     Digest memory_root;
     Digest machine_digest;
     std::optional<Digest> parent;

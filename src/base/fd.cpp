@@ -24,6 +24,16 @@ Failure fail_errno(std::string what, int error_number) {
 }
 
 Result<std::vector<std::byte>> read_file(const std::string& path, std::size_t limit) {
+    std::vector<std::byte> bytes;
+    TRY(read_file(path, limit, [&](std::size_t size) -> Result<std::span<std::byte>> {
+        bytes.resize(size);
+        return std::span(bytes);
+    }));
+    return bytes;
+}
+
+Result<> read_file(const std::string& path, std::size_t limit,
+                   const std::function<Result<std::span<std::byte>>(std::size_t size)>& room) {
     const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd.valid()) {
         return fail_errno("opening " + path, errno);
@@ -41,7 +51,7 @@ Result<std::vector<std::byte>> read_file(const std::string& path, std::size_t li
                                            " bytes, more than the " + std::to_string(limit) +
                                            " that can be used");
     }
-    std::vector<std::byte> bytes(size);
+    const std::span<std::byte> bytes = TRY(room(size));
     std::size_t done = 0;
     while (done < size) {
         const ssize_t n = ::read(fd.get(), bytes.data() + done, size - done);
@@ -56,7 +66,7 @@ Result<std::vector<std::byte>> read_file(const std::string& path, std::size_t li
         }
         done += static_cast<std::size_t>(n);
     }
-    return bytes;
+    return {};
 }
 
 Result<> write_all(int fd, std::span<const std::byte> data) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -39,6 +40,10 @@ private:
 
 /// Reads a whole regular file of at most `limit` bytes.
 [[nodiscard]] Result<std::vector<std::byte>> read_file(const std::string& path, std::size_t limit);
+/// The same into what `room` gives for its size.
+[[nodiscard]] Result<>
+read_file(const std::string& path, std::size_t limit,
+          const std::function<Result<std::span<std::byte>>(std::size_t size)>& room);
 
 /// Writes all of `data`, continuing after short writes and EINTR.
 [[nodiscard]] Result<> write_all(int fd, std::span<const std::byte> data);

@@ -25,8 +25,9 @@ Result<control::Object> digest_of_snapshot(const std::string& directory, const s
     object.add("tag", tag)
         .add("count", manifest.provenance.count)
         .add("machineDigest", to_hex(manifest.machine_digest))
-        .add("guestDigest", to_hex(TRY(control::guest_digest(manifest.contract, snapshot.units(),
-                                                             manifest.memory_root))))
+        .add("guestDigest", to_hex(TRY(control::guest_digest(
+                                manifest.contract, snapshot.units(), manifest.memory_root,
+                                snapshot::images_digest(manifest.images)))))
         .add("memoryRoot", to_hex(manifest.memory_root))
         .add("manifest", to_hex(manifest.digest));
     return object;

@@ -64,7 +64,6 @@ Result<int> restore(RestoreOptions& o) {
         return print_findings(o.tag, "host", found, o.session.json);
     }
     plan.paused = o.paused;
-    plan.why_no_boot = ", and a restored machine has no kernel to boot again";
     return run_session(*keeper, o.session, std::move(plan));
 }
 

@@ -1,7 +1,6 @@
 // vm run: makes a machine, boots a kernel in it and connects its serial port.
 #include <memory>
 
-#include "src/base/fd.hpp"
 #include "src/base/log.hpp"
 #include "src/cli/session.hpp"
 #include "src/cli/verbs.hpp"
@@ -10,8 +9,6 @@
 namespace nestor::cli {
 
 namespace {
-
-constexpr std::size_t max_image = std::size_t{4} << 30;
 
 struct RunOptions {
     std::string kernel;
@@ -23,30 +20,20 @@ struct RunOptions {
     std::string engine = "soft";
     std::string seed;
     std::string apicv = "on";
-    bool no_reboot = false;
     SessionOptions session;
 };
 
-/// Files of a boot, kept for the next one.
-struct Images {
-    std::vector<std::byte> kernel;
-    std::vector<std::byte> initrd;
-    machine::BootImages boot;
-};
-
-machine::BootFile boot_file(const std::string& name, const std::vector<std::byte>& bytes) {
-    return {name, std::span(reinterpret_cast<const u8*>(bytes.data()), bytes.size())};
-}
-
-Result<std::shared_ptr<Images>> read_images(const RunOptions& o) {
-    auto images = std::make_shared<Images>();
-    images->kernel = TRY(read_file(o.kernel, max_image), "kernel");
-    images->boot.kernel = boot_file(o.kernel, images->kernel);
+Result<std::vector<snapshot::Images::File>> read_images(const RunOptions& o) {
+    using snapshot::ImageBytes;
+    using snapshot::ImageKind;
+    std::vector<snapshot::Images::File> images;
+    auto kernel = TRY(ImageBytes::read(o.kernel, snapshot::max_image_bytes), "kernel");
+    const u64 left = snapshot::max_image_bytes - kernel->size();
+    images.push_back({ImageKind::kernel, o.kernel, false, o.append, std::move(kernel)});
     if (!o.initrd.empty()) {
-        images->initrd = TRY(read_file(o.initrd, max_image), "initrd");
-        images->boot.modules.push_back(boot_file(o.initrd, images->initrd));
+        auto initrd = TRY(ImageBytes::read(o.initrd, left), "initrd");
+        images.push_back({ImageKind::module, o.initrd, false, "", std::move(initrd)});
     }
-    images->boot.command_line = o.append;
     return images;
 }
 
@@ -72,12 +59,8 @@ Result<int> run(const RunOptions& o) {
     control::Keeper keeper(TRY(machine::Machine::create(config)));
     TRY(keeper.begin_zero());
     keeper.machine().input(machine::UseApicv{o.apicv == "on"});
-    const auto images = TRY(read_images(o));
-    TRY(keeper.machine().boot(images->boot), "loading the kernel");
-    if (!o.no_reboot) {
-        plan.boot_again = [images](machine::Machine& m) { return m.reboot(images->boot); };
-    }
-    plan.why_no_boot = ", and --no-reboot was given";
+    std::vector<snapshot::Images::File> images = TRY(read_images(o));
+    TRY(keeper.boot(std::move(images)), "loading the kernel");
     return run_session(keeper, o.session, std::move(plan));
 }
 
@@ -103,7 +86,6 @@ void add_run(CLI::App& app, int& status) {
     add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
     add_choice(verb, "--apicv", o->apicv, {"on", "off"},
                "off: run without APIC virtualization; no guest sees the difference");
-    add_flag(verb, "--no-reboot", o->no_reboot, "End with status 8 when the guest resets");
     add_choice(verb, "--clock", o->session.clock, {"virtual", "realtime"},
                "virtual: idle time passes at once; realtime: guest time follows the host's");
     add_session_options(verb, o->session);

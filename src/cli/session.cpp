@@ -96,6 +96,7 @@ void add_session_options(CLI::App* verb, SessionOptions& o) {
     add_option(verb, "--save", o.save, "With --until: save there, under a tag");
     add_flag(verb, "--pause", o.pause, "With --until: pause there");
     add_flag(verb, "--replace", o.replace, "With --save: move the tag where it exists");
+    add_flag(verb, "--no-reboot", o.no_reboot, "End with status 8 when the guest resets");
     add_option(verb, "--digest-every", o.digest_every,
                "Write COUNT DIGEST at every multiple of N instructions");
     add_option(verb, "--digest-file", o.digest_file, "Where these go [standard error]");
@@ -123,6 +124,7 @@ Result<control::Plan> make_plan(const SessionOptions& o) {
         return fail(ErrorCode::usage, "--save and --pause exclude each other",
                     "a machine that ran to --until can also be saved with: vm save NAME");
     }
+    plan.no_reboot = o.no_reboot;
     plan.realtime = o.clock == "realtime";
     if (!o.digest_every.empty()) {
         plan.digest_every = TRY(parse_number("--digest-every", o.digest_every, u64{1} << 52));

@@ -20,6 +20,7 @@ struct SessionOptions {
     std::string until;
     std::string save;
     bool pause = false;
+    bool no_reboot = false;
     bool replace = false;
     std::string clock = "virtual"; ///< or "realtime"
     std::string digest_every;

@@ -40,6 +40,10 @@ u64 memory_of(const snapshot::Manifest& manifest) {
     return bytes;
 }
 
+const char* kind_of(const snapshot::ImageEntry& image) {
+    return image.kind == snapshot::ImageKind::kernel ? "kernel" : "module";
+}
+
 const char* tier_of(const snapshot::Manifest& manifest) {
     return manifest.tier == snapshot::Tier::resume ? "resume" : "clone";
 }

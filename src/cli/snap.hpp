@@ -36,6 +36,8 @@ void add_store_option(CLI::App* verb, std::string& store);
 [[nodiscard]] std::string time_text(i64 unix_ns);
 /// Bytes of guest memory.
 [[nodiscard]] u64 memory_of(const snapshot::Manifest& manifest);
+/// "kernel" or "module".
+[[nodiscard]] const char* kind_of(const snapshot::ImageEntry& image);
 /// "resume" or "clone".
 [[nodiscard]] const char* tier_of(const snapshot::Manifest& manifest);
 /// The line that `ls` and `show` have in common.

@@ -83,6 +83,37 @@ Result<std::vector<Line>> compare_state(const snapshot::Snapshot& left,
     return out;
 }
 
+/// What a reset boots again.
+void compare_images(const snapshot::Manifest& left, const snapshot::Manifest& right,
+                    std::vector<Line>& out) {
+    const std::size_t count = std::max(left.images.size(), right.images.size());
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::string path = "images[" + std::to_string(i) + "]";
+        if (i >= left.images.size() || i >= right.images.size()) {
+            const bool here = i < left.images.size();
+            out.push_back(
+                {path, "image", "", here ? "\"present\"" : "null", here ? "null" : "\"present\""});
+            continue;
+        }
+        const snapshot::ImageEntry& a = left.images[i];
+        const snapshot::ImageEntry& b = right.images[i];
+        const auto text = [&](const char* field, const std::string& x, const std::string& y) {
+            if (x != y) {
+                out.push_back({path + "." + field, "Text", "", control::json_string(x),
+                               control::json_string(y)});
+            }
+        };
+        text("kind", kind_of(a), kind_of(b));
+        text("name", a.name, b.name);
+        text("arguments", a.arguments, b.arguments);
+        if (a.size != b.size) {
+            out.push_back({path + ".size", "UInt64", "bytes", std::to_string(a.size),
+                           std::to_string(b.size)});
+        }
+        text("root", to_hex(a.root), to_hex(b.root));
+    }
+}
+
 void print_text(const std::vector<Line>& lines) {
     std::size_t width = 0;
     for (const Line& line : lines) {
@@ -111,7 +142,8 @@ Result<int> diff(const DiffOptions& o) {
     const auto store = TRY(open_store(o.store));
     const auto left = TRY(store.load(o.left));
     const auto right = TRY(store.load(o.right));
-    const std::vector<Line> lines = TRY(compare_state(left, right));
+    std::vector<Line> lines = TRY(compare_state(left, right));
+    compare_images(left.manifest(), right.manifest(), lines);
     const PageDiff pages = TRY(PageDiff::of(left, right));
     if (o.json) {
         control::Object whole;

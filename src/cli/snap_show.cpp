@@ -101,6 +101,20 @@ control::RawJson units_json(const snapshot::Manifest& m) {
     return {control::json_array(units)};
 }
 
+control::RawJson images_json(const snapshot::Manifest& m) {
+    std::vector<std::string> images;
+    for (const snapshot::ImageEntry& image : m.images) {
+        control::Object line;
+        line.add("kind", kind_of(image))
+            .add("name", image.name)
+            .add("arguments", image.arguments)
+            .add("size", image.size)
+            .add("root", to_hex(image.root));
+        images.push_back(line.to_json());
+    }
+    return {control::json_array(images)};
+}
+
 control::RawJson regions_json(const Page& page) {
     std::vector<std::string> regions;
     const auto& entries = page.snapshot.manifest().regions;
@@ -145,10 +159,13 @@ void print_json(const ShowOptions& o, const Page& page) {
         whole.add("logicalBytes", page.size->logical_bytes)
             .add("nonzeroPages", page.size->nonzero_pages)
             .add("distinctPages", page.size->distinct_pages)
+            .add("imageBytes", page.size->image_bytes)
             .add("uniqueBytes", page.size->unique_bytes)
             .add("sharedBytes", page.size->shared_bytes);
     }
-    whole.add("units", units_json(m)).add("regions", regions_json(page));
+    whole.add("units", units_json(m))
+        .add("images", images_json(m))
+        .add("regions", regions_json(page));
     print_line(whole.to_json());
 }
 
@@ -223,6 +240,14 @@ void print_units(const snapshot::Manifest& m) {
         std::printf("unit       %-18s %-14s %6llu bytes  %.16s\n", unit.name.c_str(),
                     info == nullptr ? "unknown" : info->name,
                     static_cast<unsigned long long>(unit.size), to_hex(unit.digest).c_str());
+    }
+    for (const snapshot::ImageEntry& image : m.images) {
+        std::printf("image      %-6s %9s  %.16s  %s%s%s\n", kind_of(image),
+                    size_text(image.size).c_str(), to_hex(image.root).c_str(), image.name.c_str(),
+                    image.arguments.empty() ? "" : ": ", image.arguments.c_str());
+    }
+    if (m.images.empty()) {
+        print_line("image      none: a reset ends the machine");
     }
     print_line("");
     print_line("machine digest  " + to_hex(m.machine_digest));

@@ -140,7 +140,8 @@ Result<std::optional<Object>> Supervisor::answer(const Request& request, const C
         Object object;
         object.add("count", machine_.count().value())
             .add("machineDigest", to_hex(digests.machine))
-            .add("guestDigest", to_hex(TRY(guest_digest(contract, units, digests.memory_root))))
+            .add("guestDigest",
+                 to_hex(TRY(guest_digest(contract, units, digests.memory_root, digests.images))))
             .add("memoryRoot", to_hex(digests.memory_root));
         return object;
     }

@@ -73,7 +73,8 @@ std::vector<machine::Unit> to_machine(std::span<const snapshot::Unit> units) {
 }
 
 Result<Digest> guest_digest(const snapshot::Contract& contract,
-                            std::span<const snapshot::Unit> units, const Digest& memory_root) {
+                            std::span<const snapshot::Unit> units, const Digest& memory_root,
+                            const Digest& images) {
     std::vector<snapshot::UnitEntry> entries;
     for (const snapshot::Unit& unit : units) {
         const state::StructInfo* const info = state::erased::find(unit.type);
@@ -86,7 +87,7 @@ Result<Digest> guest_digest(const snapshot::Contract& contract,
         const auto bytes = state::erased::encode(value.get(), *info, state::erased::Scope::guest);
         entries.push_back({unit.name, unit.type, bytes.size(), sha256(bytes)});
     }
-    return snapshot::machine_digest(contract, entries, memory_root);
+    return snapshot::machine_digest(contract, entries, memory_root, images);
 }
 
 Keeper::Keeper(std::unique_ptr<machine::Machine> machine) : machine_(std::move(machine)) {}
@@ -129,6 +130,7 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
         TRY(snapshot.read_all(targets, read));
     }
     keeper->source_ = snapshot;
+    keeper->images_ = snapshot.images();
     keeper->settled_ = store.directory();
     keeper->from_store_ = store.directory();
     TRY(machine.load_units(units));
@@ -189,21 +191,6 @@ void Keeper::end_loading() {
     restored_from_.reset();
 }
 
-Result<> Keeper::before_reset() {
-    if (live_) {
-        live_->wait();
-    }
-    end_loading();
-    // A restored machine's digester is seeded, so that the next save continues the last one.
-    if (!apply_written()) {
-        digester_ = {};
-        source_.reset();
-        written_.clear();
-    }
-    const auto memory = regions();
-    return digester_.assume_zero(memory);
-}
-
 // --- digests ------------------------------------------------------------------------------------
 
 std::vector<snapshot::Region> Keeper::regions() const {
@@ -249,7 +236,9 @@ Result<Digests> Keeper::digest() {
     digests.memory_root = TRY(digester_.root(memory));
     const auto units = to_snapshot(machine_->units());
     const auto contract = encode_contract(TRY(contract_of(machine_->config())));
-    digests.machine = snapshot::machine_digest(contract, units, digests.memory_root);
+    digests.images = snapshot::images_digest(TRY(images_.entries()));
+    digests.machine =
+        snapshot::machine_digest(contract, units, digests.memory_root, digests.images);
     return digests;
 }
 

@@ -37,6 +37,7 @@ struct LoadOptions {
 struct Digests {
     Digest machine;
     Digest memory_root;
+    Digest images; ///< snapshot::images_digest()
 };
 
 /// Not thread-safe: the thread that runs the machine calls it.
@@ -46,6 +47,10 @@ public:
     /// For a machine that was just made, before it is booted: its memory is zero, so that digests
     /// and saves look at what is written from here on and touch nothing else, whatever its size.
     [[nodiscard]] Result<> begin_zero();
+    /// Boots a machine that was just made, and lets it be reset: the images are part of what is
+    /// saved and digested from here on. Names are paths; a guest that is not told them is known by
+    /// the last part of each. Errors as Machine::boot().
+    [[nodiscard]] Result<> boot(std::vector<snapshot::Images::File> images);
     /// Interrupts what goes on; notes the order in which pages of a restored machine were touched.
     ~Keeper();
 
@@ -68,9 +73,17 @@ public:
     /// Looks after the background reader, which the first call starts. To be called now and then
     /// while lazy(). Fails as soon as a bad page was found.
     [[nodiscard]] Result<> prefetch();
-    /// Must be called before the machine is reset, which makes its memory zero: ends loading, waits
-    /// for a live save, and lets the next save look only at what is written from the reset on.
-    [[nodiscard]] Result<> before_reset();
+
+    // ---- Resets
+
+    /// Whether reset() can boot the machine again: not where it was restored from a snapshot that
+    /// names no images.
+    [[nodiscard]] bool can_reset() const { return !images_.empty(); }
+    /// Resets the machine and boots it again from its images, which a restored one reads from its
+    /// store now. Waits for a live save. What is not loaded yet of its memory is not needed any
+    /// more, and the next save looks only at what is written from here on. Errors: corrupt where
+    /// an image is damaged; then the machine is as it was.
+    [[nodiscard]] Result<> reset();
 
     // ---- Digests and saves
 
@@ -104,8 +117,10 @@ private:
     [[nodiscard]] Result<> not_saving() const;
     [[nodiscard]] Result<std::shared_ptr<Prepared>> prepare(const SaveOptions& options) const;
     void end_loading();
+    [[nodiscard]] Result<> forget_memory();
 
     std::unique_ptr<machine::Machine> machine_;
+    snapshot::Images images_;
 
     snapshot::MemoryDigester digester_;
     std::vector<cpu::PageRun> written_;        ///< pages that digester_ has to be told of
@@ -132,6 +147,6 @@ private:
 /// The machine digest with L0's own policy left out.
 [[nodiscard]] Result<Digest> guest_digest(const snapshot::Contract& contract,
                                           std::span<const snapshot::Unit> units,
-                                          const Digest& memory_root);
+                                          const Digest& memory_root, const Digest& images);
 
 } // namespace nestor::control

@@ -2,7 +2,8 @@
 //
 // Everything that must belong to one moment is taken in prepare() and begin(): units, the pages
 // written since the last look, and, for a live save, which pages are frozen. A live save reads on a
-// thread of its own; until it has ended nobody else touches digester_, source_ and written_.
+// thread of its own; until it has ended nobody else touches digester_, images_, source_
+// and written_.
 #include "src/control/keeper.hpp"
 
 #include <chrono>
@@ -100,6 +101,7 @@ Result<snapshot::SaveReport> Keeper::save(snapshot::Store& store, const SaveOpti
     LoadedPages loaded(machine_->memory());
     prepared->request.source = loader_ ? &loaded : nullptr;
     prepared->request.digester = &digester_;
+    prepared->request.images = &images_;
     auto report = store.save(prepared->request);
     if (report) {
         settled_ = store.directory();
@@ -131,6 +133,7 @@ Result<> Keeper::begin_live_save(const std::string& directory, const SaveOptions
         prepared->request.source = &frozen;
         prepared->request.progress = progress;
         prepared->request.digester = &digester_;
+        prepared->request.images = &images_;
         return store->save(prepared->request);
     };
     saving_to_ = store->directory();

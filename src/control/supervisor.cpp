@@ -282,13 +282,16 @@ Result<> Supervisor::reset(const machine::Stop& stop) {
     const std::string what = std::string(fault ? "a triple fault" : "the guest") +
                              " reset the machine at count " +
                              std::to_string(machine_.count().value());
-    if (!plan_.boot_again) {
+    if (plan_.no_reboot || !keeper_.can_reset()) {
         TRY(ended_early(what));
-        return fail(ErrorCode::failed, what + plan_.why_no_boot);
+        return fail(ErrorCode::failed,
+                    what + (plan_.no_reboot ? ", and --no-reboot was given"
+                                            : ", and it was saved by a version that did not keep "
+                                              "what it was booted from"));
     }
     console_.tell(what + "; booting again");
-    TRY(keeper_.before_reset());
-    return plan_.boot_again(machine_);
+    TRY(keeper_.reset(), what);
+    return {};
 }
 
 void Supervisor::start_pacing() {

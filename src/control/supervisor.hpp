@@ -31,9 +31,7 @@ struct Plan {
     std::function<void(Icount, const Digest&)> on_digest;
     std::function<void()> on_first_instruction;
     std::function<void()> on_resident; ///< all memory of a restored machine is there
-    /// Boots the machine again after a reset. Empty: a reset ends the run.
-    std::function<Result<>(machine::Machine&)> boot_again;
-    std::string why_no_boot; ///< what to tell where boot_again is empty
+    bool no_reboot = false;            ///< a reset ends the run
 };
 
 /// How a run ended well. The status is 0 or the guest's own.

@@ -26,6 +26,7 @@ Object told(const std::string& tag, const std::string& store, Icount count,
         .add("pages", report.pages)
         .add("dirtyPages", report.dirty_pages)
         .add("newPages", report.new_pages)
+        .add("newImagePages", report.new_image_pages)
         .add("bytesWritten", report.bytes_written)
         .add("milliseconds", report.total_ms);
     return object;

@@ -74,6 +74,8 @@ state::Segment segment(u16 selector, u32 attributes) {
 
 } // namespace
 
+bool tells_names(std::span<const u8> kernel) { return !is_bzimage(kernel) && is_multiboot(kernel); }
+
 Result<Entry> load_kernel(cpu::GuestMemory& guest, u64 memory, const BootImages& images) {
     const std::span<const u8> kernel = images.kernel.bytes;
     Result<Entry> entry = [&]() -> Result<Entry> {

@@ -58,6 +58,9 @@ inline constexpr u64 max_modules = 64;
 [[nodiscard]] Result<Entry> load_kernel(cpu::GuestMemory& guest, u64 memory,
                                         const BootImages& images);
 
+/// Whether a guest of that kernel is told the images' names: multiboot has them in its strings.
+[[nodiscard]] bool tells_names(std::span<const u8> kernel);
+
 /// Puts the processor into the state that `entry` describes.
 void apply_entry(const Entry& entry, state::Cpu& cpu);
 
