@@ -22,6 +22,7 @@ Machine machine_of(u32 who, u32 n) {
         machine.fill(0, i, i + 1);
         machine.fill(0, i + 1, 1'000'000 * (who + 1) + 1000 * n + i);
     }
+    machine.add_images(1000 * who + n / 4);
     return machine;
 }
 

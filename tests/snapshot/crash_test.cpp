@@ -26,6 +26,7 @@ Machine machine_number(u32 n) {
         // Half of it common to all, half of its own.
         machine.fill(0, i * 2, i % 2 == 0 ? i + 1 : 1000 * n + i);
     }
+    machine.add_images(n);
     return machine;
 }
 

@@ -23,6 +23,7 @@ Machine small_machine(u32 n) {
     }
     machine.fill(1, 4, 1000 + n);
     machine.units[1].bytes[9] = static_cast<std::byte>(n);
+    machine.add_images(77);
     return machine;
 }
 

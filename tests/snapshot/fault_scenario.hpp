@@ -21,6 +21,9 @@ inline Machine numbered_machine(int number) {
         machine.fill(0, i, i % 2 == 0 ? i + 1 : static_cast<u32>(1000 * number) + i);
     }
     machine.units[1].bytes[20] = static_cast<std::byte>(number);
+    if (number % 3 != 0) { // some have none; two have the same
+        machine.add_images(number == 7 ? 5000 : 1000 * static_cast<u32>(number));
+    }
     return machine;
 }
 
@@ -63,6 +66,7 @@ public:
         const auto report = testing::save(store_, machine, tag, [&](SaveRequest& request) {
             request.threads = 1;
             request.digester = &digester_;
+            request.images = &images_.try_emplace(number, machine.boot_images()).first->second;
             request.parent = "auto";
             request.replace = replace;
             request.durability = deferred ? Durability::deferred : Durability::commit;
@@ -167,6 +171,7 @@ private:
     Expectation& durable_;
     std::function<void()> after_;
     MemoryDigester digester_;
+    std::map<int, Images> images_; ///< of each machine, as one process has them
 };
 
 /// Whether the tag leads to one of the machines it may lead to.

@@ -31,6 +31,7 @@ Machine machine_number(u32 n) {
         machine.fill(0, i * 4, i + 1);
         machine.fill_noise(0, i * 4 + 1, random);
     }
+    machine.add_images(n, 20 * page_size);
     return machine;
 }
 

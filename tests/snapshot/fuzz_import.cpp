@@ -38,6 +38,7 @@ Bytes make_stream(const testing::TempDir& dir) {
         machine.fill(0, i * 16, i + 1);
     }
     machine.fill(1, 2, 77);
+    machine.add_images(99, 70 * page_size);
     Store store = testing::make_store(dir / "origin");
     require(testing::save(store, machine, "tag").has_value());
     const Fd file(::memfd_create("stream", MFD_CLOEXEC));

@@ -35,8 +35,10 @@ protected:
         machine_.fill(0, 70, 2);
         machine_.fill(0, 199, 3);
         machine_.fill(1, 69, 4);
+        machine_.add_images(5);
         Machine other = machine_;
         other.fill(0, 4, 9);
+        other.add_images(6);
         Store store = make_store(path_);
         ASSERT_TRUE(save(store, other, "other"));
         const auto report = save(store, machine_, "a");

@@ -37,6 +37,9 @@ Machine machine_of_thirds(u32 n) {
             machine.fill(0, i + 1, 1'000'000 + 1000 * n + i);
         }
     }
+    if (n % 4 != 3) {
+        machine.add_images(n);
+    }
     return machine;
 }
 

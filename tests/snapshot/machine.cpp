@@ -52,6 +52,26 @@ void Machine::fill_noise(std::size_t region, u64 index, std::mt19937_64& random)
     }
 }
 
+void Machine::add_images(u32 value, u64 size) {
+    Image kernel{"kernel", "console=ttyS0", std::vector<u8>(size)};
+    for (u64 at = 0; at < size; at += 64) {
+        const u32 word = at < page_size ? 7 : value + static_cast<u32>(at >> page_shift);
+        std::memcpy(kernel.bytes.data() + at, &word, std::min<u64>(sizeof(word), size - at));
+    }
+    images = {std::move(kernel), {"initrd", "", std::vector<u8>(50, static_cast<u8>(value))}};
+}
+
+Images Machine::boot_images() const {
+    std::vector<Images::File> files;
+    for (const Image& image : images) {
+        auto bytes = *ImageBytes::make(image.bytes.size());
+        std::copy(image.bytes.begin(), image.bytes.end(), bytes->data());
+        files.push_back({files.empty() ? ImageKind::kernel : ImageKind::module, image.name, false,
+                         image.arguments, std::move(bytes)});
+    }
+    return *Images::of(std::move(files));
+}
+
 std::vector<Region> Machine::regions() const {
     std::vector<Region> regions;
     for (const Memory& m : memory) {
@@ -70,6 +90,7 @@ std::vector<RegionTarget> Machine::targets() {
 
 Machine Machine::garbled() const {
     Machine other = *this;
+    other.images.clear();
     for (Memory& m : other.memory) {
         std::memset(m.bytes.data(), 0xa5, m.bytes.size());
     }
@@ -82,13 +103,15 @@ bool Machine::same_memory(const Machine& other) const {
             return false;
         }
     }
-    return memory.size() == other.memory.size();
+    return memory.size() == other.memory.size() && images == other.images;
 }
 
 Result<SaveReport> save(Store& store, const Machine& machine, const std::string& tag,
                         const std::function<void(SaveRequest&)>& adjust) {
     const auto regions = machine.regions();
+    Images images = machine.boot_images();
     SaveRequest request;
+    request.images = &images;
     request.tag = tag;
     request.units = machine.units;
     request.regions = regions;
@@ -114,6 +137,11 @@ Result<Machine> restore(const std::string& directory, const std::string& tag,
     ReadOptions options;
     options.threads = shape.memory.empty() || shape.memory[0].bytes.size() < (1u << 20) ? 1 : 2;
     TRY(snapshot.read_all(targets, options));
+    Images images = snapshot.images();
+    for (const Images::File& file : TRY(images.load())) {
+        const auto bytes = file.bytes->bytes();
+        machine.images.push_back({file.name, file.arguments, {bytes.begin(), bytes.end()}});
+    }
     return machine;
 }
 

@@ -26,14 +26,21 @@ private:
     std::string path_;
 };
 
-/// Units and one or two regions of memory.
+/// Units, one or two regions of memory and, where a test gives it some, boot images.
 struct Machine {
     struct Memory {
         Gpa start;
         std::vector<u8> bytes;
     };
+    struct Image {
+        std::string name;
+        std::string arguments;
+        std::vector<u8> bytes;
+        bool operator==(const Image&) const = default;
+    };
     std::vector<Memory> memory;
     std::vector<Unit> units;
+    std::vector<Image> images; ///< the kernel first
     Contract contract{0x77, {std::byte{1}, std::byte{2}, std::byte{3}}};
 
     /// `low` and `high` pages from address 0 and from 4 GiB on, all zero.
@@ -47,11 +54,17 @@ struct Machine {
     /// Bytes that do not compress.
     void fill_noise(std::size_t region, u64 index, std::mt19937_64& random);
 
+    /// A kernel of `size` bytes, the first page of which all machines have in common, and a small
+    /// module.
+    void add_images(u32 value, u64 size = 3 * page_size + 100);
+
     [[nodiscard]] std::vector<Region> regions() const;
     [[nodiscard]] std::vector<RegionTarget> targets();
-    /// A machine of the same shape with other contents.
+    /// A machine of the same shape with other contents and no images.
     [[nodiscard]] Machine garbled() const;
+    /// Compares memory and images.
     [[nodiscard]] bool same_memory(const Machine& other) const;
+    [[nodiscard]] Images boot_images() const;
 };
 
 /// Saves and returns the result; the request can be changed by `adjust`.
@@ -61,7 +74,7 @@ Result<SaveReport> save(
 
 Store make_store(const std::string& directory);
 
-/// Loads and restores over garbage; the error of whatever failed.
+/// Loads and restores over garbage, images too; the error of whatever failed.
 Result<Machine> restore(const std::string& directory, const std::string& tag, const Machine& shape);
 
 std::vector<Unit> sorted_units(std::vector<Unit> units);
