@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "src/control/keeper.hpp"
 #include "tests/src/machine/images.hpp"
@@ -26,19 +27,24 @@ protected:
     }
     ~KeeperTest() override { std::filesystem::remove_all(directory_); }
 
-    static machine::BootImages images() {
-        static const machine::Image kernel = machine::make_multiboot(page_writer);
-        machine::BootImages images;
-        images.kernel = {"page_writer", kernel};
-        return images;
+    /// `page_writer` as a kernel, with some pages behind that nobody loads.
+    static std::vector<snapshot::Images::File> files() {
+        machine::Image kernel = machine::make_multiboot(page_writer);
+        const u32 end = 0x100000 + static_cast<u32>(kernel.size());
+        machine::put<u32>(kernel, 20, end); // load_end_addr
+        while (kernel.size() < 100 * page_size) {
+            kernel.push_back(static_cast<u8>(kernel.size() * kernel.size() >> 5));
+        }
+        auto bytes = *snapshot::ImageBytes::make(kernel.size());
+        std::copy(kernel.begin(), kernel.end(), bytes->data());
+        return {{snapshot::ImageKind::kernel, "page_writer", false, "words", std::move(bytes)}};
     }
     /// A machine that has run `page_writer` for `count` instructions.
     static std::unique_ptr<Keeper> booted(u64 count) {
         state::MachineConfig config;
         config.memory = u64{4} << 20;
-        auto machine = *machine::Machine::create(config);
-        EXPECT_TRUE(machine->boot(images()).has_value());
-        auto keeper = std::make_unique<Keeper>(std::move(machine));
+        auto keeper = std::make_unique<Keeper>(*machine::Machine::create(config));
+        EXPECT_TRUE(keeper->boot(files()).has_value());
         run_to(*keeper, count);
         return keeper;
     }
@@ -82,6 +88,18 @@ protected:
         auto keeper = Keeper::load(from, *from.load(tag), options);
         EXPECT_TRUE(keeper.has_value()) << keeper.error().message;
         return std::move(*keeper);
+    }
+
+    /// Damages bytes of every pack from `first` eighths of it to `last`.
+    void damage_packs(int first = 1, int last = 4) const {
+        for (const auto& file : std::filesystem::directory_iterator(directory_ + "/store/packs")) {
+            std::fstream pack(file.path(), std::ios::in | std::ios::out | std::ios::binary);
+            const auto size = static_cast<std::streamoff>(file.file_size());
+            for (std::streamoff at = size * first / 8; at < size * last / 8; at += 64) {
+                pack.seekp(at);
+                pack.put('\x5a');
+            }
+        }
     }
 
     std::string directory_;

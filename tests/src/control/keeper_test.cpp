@@ -1,7 +1,6 @@
 // Restoring machines: lazily, with damaged stores, as the one machine or as clones.
 #include "tests/src/control/keeper_fixture.hpp"
 
-#include <fstream>
 #include <thread>
 
 namespace nestor::control {
@@ -22,17 +21,6 @@ protected:
         EXPECT_FALSE(keeper.has_value());
         return keeper ? Error{} : keeper.error();
     }
-    /// Damages bytes in the middle of every pack.
-    void damage_packs() {
-        for (const auto& file : std::filesystem::directory_iterator(directory_ + "/store/packs")) {
-            std::fstream pack(file.path(), std::ios::in | std::ios::out | std::ios::binary);
-            const auto size = static_cast<std::streamoff>(file.file_size());
-            for (std::streamoff at = size / 8; at < size / 2; at += 64) {
-                pack.seekp(at);
-                pack.put('\x5a');
-            }
-        }
-    }
 };
 
 TEST_F(KeeperTest, AMachineWhoseMemoryBeganAsZeroHasTheSameDigests) {
@@ -40,7 +28,7 @@ TEST_F(KeeperTest, AMachineWhoseMemoryBeganAsZeroHasTheSameDigests) {
     config.memory = u64{4} << 20;
     Keeper keeper(*machine::Machine::create(config));
     ASSERT_TRUE(keeper.begin_zero());
-    ASSERT_TRUE(keeper.machine().boot(images()));
+    ASSERT_TRUE(keeper.boot(files()));
     run_to(keeper, 5000);
     const auto looked_at_all = booted(5000)->digest();
     const auto digests = keeper.digest();
@@ -52,8 +40,7 @@ TEST_F(KeeperTest, AMachineWhoseMemoryBeganAsZeroHasTheSameDigests) {
 TEST_F(RestoreTest, ASaveAfterAResetLooksAtWhatWasWrittenSince) {
     save(20'000, as("base"));
     const auto begin_again = [](Keeper& keeper) {
-        ASSERT_TRUE(keeper.before_reset());
-        ASSERT_TRUE(keeper.machine().reboot(images()));
+        ASSERT_TRUE(keeper.reset());
         run_to(keeper, keeper.machine().count().value() + 500);
     };
     auto loaded = booted(20'000);
