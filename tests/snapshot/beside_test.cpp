@@ -83,7 +83,7 @@ int reader(const std::string& directory) {
             std::fprintf(stderr, "read: %s\n", done.error().message.c_str());
             return read_failed;
         }
-        if (!machine.same_memory(machine_of(9, 9))) {
+        if (!machine.take_images(*snapshot) || !machine.same_memory(machine_of(9, 9))) {
             return wrong_byte;
         }
     }

@@ -72,6 +72,16 @@ Images Machine::boot_images() const {
     return *Images::of(std::move(files));
 }
 
+Result<> Machine::take_images(const Snapshot& snapshot) {
+    Images from = snapshot.images();
+    images.clear();
+    for (const Images::File& file : TRY(from.load())) {
+        const auto bytes = file.bytes->bytes();
+        images.push_back({file.name, file.arguments, {bytes.begin(), bytes.end()}});
+    }
+    return {};
+}
+
 std::vector<Region> Machine::regions() const {
     std::vector<Region> regions;
     for (const Memory& m : memory) {
@@ -137,11 +147,7 @@ Result<Machine> restore(const std::string& directory, const std::string& tag,
     ReadOptions options;
     options.threads = shape.memory.empty() || shape.memory[0].bytes.size() < (1u << 20) ? 1 : 2;
     TRY(snapshot.read_all(targets, options));
-    Images images = snapshot.images();
-    for (const Images::File& file : TRY(images.load())) {
-        const auto bytes = file.bytes->bytes();
-        machine.images.push_back({file.name, file.arguments, {bytes.begin(), bytes.end()}});
-    }
+    TRY(machine.take_images(snapshot));
     return machine;
 }
 

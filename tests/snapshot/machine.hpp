@@ -65,6 +65,8 @@ struct Machine {
     /// Compares memory and images.
     [[nodiscard]] bool same_memory(const Machine& other) const;
     [[nodiscard]] Images boot_images() const;
+    /// Those of the snapshot, read from its store.
+    [[nodiscard]] Result<> take_images(const Snapshot& snapshot);
 };
 
 /// Saves and returns the result; the request can be changed by `adjust`.

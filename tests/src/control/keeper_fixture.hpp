@@ -90,12 +90,12 @@ protected:
         return std::move(*keeper);
     }
 
-    /// Damages bytes of every pack from `first` eighths of it to `last`.
-    void damage_packs(int first = 1, int last = 4) const {
+    /// Damages bytes of every pack, behind its head.
+    void damage_packs() const {
         for (const auto& file : std::filesystem::directory_iterator(directory_ + "/store/packs")) {
             std::fstream pack(file.path(), std::ios::in | std::ios::out | std::ios::binary);
             const auto size = static_cast<std::streamoff>(file.file_size());
-            for (std::streamoff at = size * first / 8; at < size * last / 8; at += 64) {
+            for (std::streamoff at = 200; at < size; at += 64) {
                 pack.seekp(at);
                 pack.put('\x5a');
             }

@@ -119,7 +119,7 @@ TEST_F(ResetTest, ManyInARowWithSavesAndRestoresInBetween) {
 TEST_F(ResetTest, ADamagedImageIsNamedAndTheMachineIsAsItWas) {
     save_base(20'000);
     auto keeper = restored("base", {});
-    damage_packs(0, 8);
+    damage_packs();
     const std::string before = digest_of(*booted(20'000));
     const auto done = keeper->reset();
     ASSERT_FALSE(done);
