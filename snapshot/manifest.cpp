@@ -332,6 +332,15 @@ std::vector<PlacedMap> maps_of(const PlacedManifest& placed) {
     return maps;
 }
 
+void drop_images(PlacedManifest& placed) {
+    Manifest& manifest = placed.manifest;
+    manifest.images.clear();
+    placed.image_roots.clear();
+    manifest.format = format_without_images;
+    manifest.machine_digest =
+        machine_digest(manifest.contract, manifest.units, manifest.memory_root);
+}
+
 std::vector<std::byte> encode_manifest(PlacedManifest& placed) {
     const auto manifest = manifest_words(placed.manifest);
     const auto placement = placement_words(placed);

@@ -40,6 +40,10 @@ struct PlacedMap {
 /// All of them: the regions' first, then the images'. An image without bytes has no pages.
 [[nodiscard]] std::vector<PlacedMap> maps_of(const PlacedManifest& placed);
 
+/// Makes it what a version that does not know of boot images would have written: of format 1, with
+/// the machine digest that goes with that. A machine restored from it ends at its first reset.
+void drop_images(PlacedManifest& placed);
+
 /// The bytes of a manifest file. Sets manifest.digest.
 [[nodiscard]] std::vector<std::byte> encode_manifest(PlacedManifest& placed);
 

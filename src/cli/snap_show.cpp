@@ -233,6 +233,20 @@ void print_memory(const Page& page) {
     }
 }
 
+/// Its name from the right, and its arguments in lines of their own.
+void print_image(const snapshot::ImageEntry& image) {
+    constexpr std::size_t name_width = 50;
+    constexpr std::size_t line_width = 86;
+    const bool cut = image.name.size() > name_width;
+    const std::string name =
+        cut ? "..." + image.name.substr(image.name.size() - name_width) : image.name;
+    std::printf("image      %-6s %9s  %.16s  %s\n", kind_of(image), size_text(image.size).c_str(),
+                to_hex(image.root).c_str(), name.c_str());
+    for (std::size_t at = 0; at < image.arguments.size(); at += line_width) {
+        print_line("           " + image.arguments.substr(at, line_width));
+    }
+}
+
 void print_units(const snapshot::Manifest& m) {
     print_line("");
     for (const snapshot::UnitEntry& unit : m.units) {
@@ -242,9 +256,7 @@ void print_units(const snapshot::Manifest& m) {
                     static_cast<unsigned long long>(unit.size), to_hex(unit.digest).c_str());
     }
     for (const snapshot::ImageEntry& image : m.images) {
-        std::printf("image      %-6s %9s  %.16s  %s%s%s\n", kind_of(image),
-                    size_text(image.size).c_str(), to_hex(image.root).c_str(), image.name.c_str(),
-                    image.arguments.empty() ? "" : ": ", image.arguments.c_str());
+        print_image(image);
     }
     if (m.images.empty()) {
         print_line("image      none: a reset ends the machine");

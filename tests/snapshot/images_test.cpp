@@ -283,6 +283,19 @@ protected:
     Machine machine_ = with_images(9, 70 * page_size);
 };
 
+TEST_F(HostileImages, WithoutThemItIsWhatAMachineThatHasNoneIsSavedAs) {
+    Machine without = machine_;
+    without.images.clear();
+    ASSERT_TRUE(save(store_, without, "none"));
+    PlacedManifest changed = placed();
+    drop_images(changed);
+    const Manifest none = store_.load("none")->manifest();
+    EXPECT_EQ(changed.manifest.machine_digest, none.machine_digest);
+    EXPECT_EQ(changed.manifest.format, none.format);
+    put(std::move(changed));
+    expect_restores(store_, "a", without);
+}
+
 TEST_F(HostileImages, ListsThatCannotBe) {
     const PlacedManifest good = placed();
     const auto refused = [&](ErrorCode code, const std::function<void(PlacedManifest&)>& change) {
