@@ -235,7 +235,7 @@ void print_memory(const Page& page) {
 
 /// Its name from the right, and its arguments in lines of their own.
 void print_image(const snapshot::ImageEntry& image) {
-    constexpr std::size_t name_width = 50;
+    constexpr std::size_t name_width = 44;
     constexpr std::size_t line_width = 86;
     const bool cut = image.name.size() > name_width;
     const std::string name =

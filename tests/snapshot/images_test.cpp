@@ -286,12 +286,12 @@ protected:
 TEST_F(HostileImages, WithoutThemItIsWhatAMachineThatHasNoneIsSavedAs) {
     Machine without = machine_;
     without.images.clear();
-    ASSERT_TRUE(save(store_, without, "none"));
+    ASSERT_TRUE(save(store_, without, "bare"));
     PlacedManifest changed = placed();
     drop_images(changed);
-    const Manifest none = store_.load("none")->manifest();
-    EXPECT_EQ(changed.manifest.machine_digest, none.machine_digest);
-    EXPECT_EQ(changed.manifest.format, none.format);
+    const Manifest bare = store_.load("bare")->manifest();
+    EXPECT_EQ(changed.manifest.machine_digest, bare.machine_digest);
+    EXPECT_EQ(changed.manifest.format, bare.format);
     put(std::move(changed));
     expect_restores(store_, "a", without);
 }
