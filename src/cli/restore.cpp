@@ -63,6 +63,7 @@ Result<int> restore(RestoreOptions& o) {
     if (o.dry_run) {
         return print_findings(o.tag, "host", found, o.session.json);
     }
+    print_notes(found, o.session.json);
     plan.paused = o.paused;
     plan.why_no_boot = ", and a restored machine has no kernel to boot again";
     return run_session(*keeper, o.session, std::move(plan));

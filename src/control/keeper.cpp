@@ -128,6 +128,7 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
         read.progress = options.progress;
         TRY(snapshot.read_all(targets, read));
     }
+    keeper->contract_ = snapshot.manifest().contract;
     keeper->source_ = snapshot;
     keeper->settled_ = store.directory();
     keeper->from_store_ = store.directory();
@@ -140,6 +141,10 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
     keeper->how_restored_ = to_text(options.tier) + ", " +
                             set_clock(machine, options.clock,
                                       snapshot.manifest().provenance.created_unix_ns, unix_ns());
+    if (const u32 saved = snapshot.manifest().engine_semantics; saved != hv::engine_semantics) {
+        keeper->how_restored_ += ", engine semantics " + std::to_string(saved) + " to " +
+                                 std::to_string(hv::engine_semantics);
+    }
     return keeper;
 }
 
@@ -206,6 +211,10 @@ Result<> Keeper::before_reset() {
 
 // --- digests ------------------------------------------------------------------------------------
 
+snapshot::Contract Keeper::contract() const {
+    return contract_ ? *contract_ : encode_contract(contract_of(*machine_));
+}
+
 std::vector<snapshot::Region> Keeper::regions() const {
     std::vector<snapshot::Region> out;
     for (const GuestMemory::Region& region : machine_->memory().regions()) {
@@ -248,8 +257,7 @@ Result<Digests> Keeper::digest() {
     Digests digests;
     digests.memory_root = TRY(digester_.root(memory));
     const auto units = to_snapshot(machine_->units());
-    const auto contract = encode_contract(TRY(contract_of(machine_->config())));
-    digests.machine = snapshot::machine_digest(contract, units, digests.memory_root);
+    digests.machine = snapshot::machine_digest(contract(), units, digests.memory_root);
     return digests;
 }
 

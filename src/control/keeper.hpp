@@ -60,6 +60,10 @@ public:
 
     [[nodiscard]] machine::Machine& machine() { return *machine_; }
 
+    /// What the machine needs, in the manifest of every save: of a restored machine the saved one,
+    /// byte for byte, so that what this build learnt since changes no digest.
+    [[nodiscard]] snapshot::Contract contract() const;
+
     // ---- Pages that are not there yet
 
     [[nodiscard]] bool lazy() const { return loader_ != nullptr; }
@@ -112,6 +116,7 @@ private:
     std::optional<snapshot::Snapshot> source_; ///< of a restored machine, until digester_ has it
     std::string settled_; ///< store that has every page but written_, as digester_ knows it
 
+    std::optional<snapshot::Contract> contract_;      ///< of a restored machine
     std::string from_store_;                          ///< of a restored machine
     std::string how_restored_;                        ///< for the provenance of later saves
     std::optional<snapshot::Snapshot> to_be_claimed_; ///< by take_over()
