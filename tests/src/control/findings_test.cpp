@@ -17,7 +17,7 @@ constexpr u64 avx512_opmask = u64{1} << 5;
 class FindingsTest : public testing::Test {
 protected:
     void SetUp() override {
-        contract_ = *contract_of(state::MachineConfig{});
+        contract_ = contract_of(**machine::Machine::create({}));
         cpu_.xcr0 = 7;
     }
     std::vector<Finding> ask() {
