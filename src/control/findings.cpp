@@ -108,6 +108,7 @@ private:
     const HostOffer& offer_;
     const hv::CpuOffer cpu_offer_;
     std::optional<state::MachineContract> contract_; ///< once it was read
+    std::optional<cpu::Features> silicon_;           ///< of the first vCPU's model
     std::vector<hv::CpuidFault> told_;               ///< of any CPUID
     std::vector<Finding> found_;
 };
@@ -160,7 +161,10 @@ void Questions::model(const snapshot::Unit& unit, const state::CpuModel& model) 
     if (*index == 0 && model.cpuid != contract_->cpuid) {
         add("contract.cpuid", "not what unit " + unit.name + " says", "the same", same_vm);
     }
-    if (hv::silicon_features(model.cpuid) != hv::silicon_features(contract_->cpuid)) {
+    const cpu::Features silicon = hv::silicon_features(model.cpuid);
+    if (!silicon_) {
+        silicon_ = silicon;
+    } else if (silicon != *silicon_) {
         add(unit.name, "the features of vcpu[0].model", "others",
             "vCPUs of one machine have the same features");
     }

@@ -141,7 +141,7 @@ TEST_F(ModelFindingsTest, AMachineWithLessThanItsModelRunsHere) {
 }
 
 TEST_F(ModelFindingsTest, AContractThatIsNotItsMachinesIsTold) {
-    leaf_7(contract_.cpuid).ebx &= ~(u32{1} << 9); // ERMS
+    leaf_7(contract_.cpuid).ebx &= ~(u32{1} << 29); // SHA
     contract_.memory += 4096;
     contract_.xcr0 = 7;
     contract_.msrs.pop_back();
