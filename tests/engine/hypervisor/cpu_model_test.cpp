@@ -110,15 +110,6 @@ TEST(CpuModel, AnMsrThatTheModelDoesNotListIsNotThere) {
     EXPECT_EQ(older.constant(arch::MsrRow::platform_id), 7u);
 }
 
-TEST(CpuModel, AnMsrThatNoEngineHasIsNotThereEvenIfAModelListsIt) {
-    Changed more(default_model());
-    more.msrs.push_back(0x4f);
-    more.constants.push_back({0x4f, 1});
-    EXPECT_FALSE(arch::msr_row(0x4f));
-    const MsrSet set(more.model()); // no row to be found under
-    EXPECT_TRUE(set.has(arch::MsrRow::tsc));
-}
-
 // --- VMX ----------------------------------------------------------------------------------------
 
 /// What this engine's silicon offers a vCPU with everything.
