@@ -18,6 +18,8 @@ struct MachineConfig $A.rank(0) {
   # What the real-time clock shows at tick 0.
   seed @7 :UInt64 = 0x4e6573746f722121 $A.hex;
   # Of the generators behind RDRAND and RDSEED.
+  board @8 :UInt32 = 1;
+  # Revision of the board: with the other fields it decides which units there are. 1 is that of 0.1.0.
 }
 
 enum Ending {

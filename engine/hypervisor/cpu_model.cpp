@@ -1,13 +1,13 @@
 // Released CPU models, and what is made of one for a vCPU.
 //
 // Owns the list of models. What a vCPU's place adds to the model's leaves is here (SDM 2A, CPUID
-// leaves 1, 4 and 0BH); the digests in released.def hold it as well as the data.
+// leaves 1, 4 and 0BH); the digests in models/released.hpp hold it as well as the data.
 #include "engine/hypervisor/cpu_model.hpp"
 
 #include <algorithm>
 #include <bit>
 
-#include "engine/hypervisor/models/nestor_v1.hpp"
+#include "engine/hypervisor/models/released.hpp"
 #include "engine/state/codec.hpp"
 
 namespace nestor::hv {
@@ -15,11 +15,7 @@ namespace {
 
 constexpr u16 digested_counts = 16;
 
-constexpr auto released = std::to_array<ReleasedModel>({
-#define RELEASED_MODEL(space, since, digest) {&models::space::model, since, digest},
-#include "engine/hypervisor/models/released.def"
-#undef RELEASED_MODEL
-});
+using models::released;
 
 constexpr auto models_here = [] {
     std::array<const CpuModel*, released.size()> models{};

@@ -59,6 +59,7 @@ Result<state::MachineConfig> make_config(const RunOptions& o) {
     config.memory = TRY(parse_size("--memory", o.memory));
     config.cpus = static_cast<u16>(TRY(parse_number("--cpus", o.cpus, 0xffff)));
     config.cpu_model = o.cpu_model;
+    config.board = machine::newest_board();
     if (!o.seed.empty()) {
         config.seed = TRY(parse_number("--seed", o.seed, ~u64{0}));
     }

@@ -54,13 +54,14 @@ struct HostOffer {
     u64 memory = machine::max_memory; ///< bytes of RAM a machine can have
     u64 host_memory = 0;              ///< bytes of RAM the host has
     u64 tick_hz = 1000000000;
+    u32 board = 1; ///< newest revision of the board
     std::vector<std::string> cpu_models;
     std::vector<u32> cpu_features; ///< by arch::CpuidWord
     u64 xcr0 = 0;                  ///< XSAVE components that units can hold
     u64 xss = 0;
     u8 physical_bits = 46; ///< MAXPHYADDR; that of 0.1.0, which did not tell
     std::vector<u32> msrs;
-    std::vector<UnitType> units;
+    std::vector<UnitType> units; ///< what the units of the newest board are made of
 };
 [[nodiscard]] HostOffer this_host();
 
@@ -72,9 +73,9 @@ struct HostOffer {
 /// that are not known are passed over. What is no such description is `corrupt`.
 [[nodiscard]] Result<HostOffer> offer_from_json(const std::string& text);
 
-/// Everything in a machine's contract and units that `offer` cannot serve, in one go. Units that
-/// this build does not know, or whose bytes it cannot read, are findings; so are MSRs and XSAVE
-/// components without a place in the units.
+/// Everything in a machine's contract and units that `offer` cannot serve, in one go:
+/// machine::unit_faults(), units of a type that is not offered, MSRs and XSAVE components without a
+/// place in the units.
 [[nodiscard]] std::vector<Finding> findings(const snapshot::Contract& contract,
                                             std::span<const snapshot::Unit> units,
                                             const HostOffer& offer);

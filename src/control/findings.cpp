@@ -14,6 +14,7 @@
 #include "engine/state/machine.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/keeper.hpp"
 
 namespace nestor::control {
 namespace {
@@ -94,6 +95,8 @@ public:
     }
     void semantics(u32 saved);
     void contract(const snapshot::Contract& contract);
+    void units(std::span<const snapshot::Unit> units);
+    void memory(const snapshot::Snapshot& snapshot);
     void unit(const snapshot::Unit& unit);
 
     [[nodiscard]] std::vector<Finding> take() { return std::move(found_); }
@@ -244,31 +247,67 @@ void Questions::contract(const state::MachineContract& contract) {
     msrs(contract);
 }
 
-/// A unit has to be known there, and its bytes have to say something to this build.
-void Questions::unit(const snapshot::Unit& unit) {
-    const bool offered = std::any_of(offer_.units.begin(), offer_.units.end(),
-                                     [&](const UnitType& type) { return type.id == unit.type; });
-    const state::StructInfo* const info = state::erased::find(unit.type);
-    if (!offered || info == nullptr || info->create == nullptr) {
-        add("unit " + unit.name, "unknown",
-            "type " + hex(unit.type) + (info == nullptr ? "" : std::string(" ") + info->name),
-            newer_vm);
-        return;
+/// The list of units is judged where it is loaded, by machine::unit_faults(); the rest is asked of
+/// what it found no fault with.
+void Questions::units(std::span<const snapshot::Unit> units) {
+    const std::vector<machine::Unit> list = to_machine(units);
+    const std::vector<machine::Fault> faults = machine::unit_faults(list);
+    for (const machine::Fault& f : faults) {
+        add(f.path, f.have, f.need, f.remedy);
     }
-    const std::unique_ptr<void, void (*)(void*)> value(info->create(), info->destroy);
-    if (const auto done = state::erased::decode(value.get(), *info, unit.bytes); !done) {
-        add("unit " + unit.name, done.error().message, "readable",
-            done.error().remedy.empty() ? newer_vm : done.error().remedy);
-        return;
+    if (const auto config = machine::Machine::config_of(list);
+        config && config->board <= machine::newest_board()) {
+        at_most("config.board", offer_.board, config->board, newer_vm);
+    }
+    for (const snapshot::Unit& one : units) {
+        const std::string path = "unit " + one.name;
+        if (std::none_of(faults.begin(), faults.end(),
+                         [&](const machine::Fault& f) { return f.path == path; })) {
+            unit(one);
+        }
+    }
+}
+
+std::string ranges_text(const auto& ranges) {
+    std::vector<std::string> words;
+    for (const auto& range : ranges) {
+        words.push_back(hex(range.size) + " bytes at " + hex(range.start.value()));
+    }
+    return joined(words);
+}
+
+/// Its memory has to be that of the machine's configuration.
+void Questions::memory(const snapshot::Snapshot& snapshot) {
+    const auto config = machine::Machine::config_of(to_machine(snapshot.units()));
+    if (!config) {
+        return; // told already
+    }
+    const auto& regions = snapshot.manifest().regions;
+    const std::vector<machine::RamRange> ram = machine::ram_of(*config);
+    if (!std::equal(regions.begin(), regions.end(), ram.begin(), ram.end(),
+                    [](const auto& a, const machine::RamRange& b) {
+                        return a.start == b.start && a.size == b.size;
+                    })) {
+        add("memory", ranges_text(regions), ranges_text(ram),
+            "save it again: its memory is not that of its config");
+    }
+}
+
+/// A unit has to be known there, and have a place for all that it holds.
+void Questions::unit(const snapshot::Unit& unit) {
+    if (std::none_of(offer_.units.begin(), offer_.units.end(),
+                     [&](const UnitType& type) { return type.id == unit.type; })) {
+        add("unit " + unit.name, "unknown",
+            "type " + hex(unit.type) + " " + state::erased::find(unit.type)->name, newer_vm);
     }
     if (unit.type == state::Meta<state::Cpu>::id) {
-        const auto* const cpu = static_cast<const state::Cpu*>(value.get());
+        const auto cpu = state::decode<state::Cpu>(unit.bytes);
         xsave(unit.name + ".xcr0", offer_.xcr0, cpu->xcr0);
         xsave(unit.name + ".xss", offer_.xss, cpu->xss);
     } else if (unit.type == state::Meta<state::CpuModel>::id) {
-        model(unit, *static_cast<const state::CpuModel*>(value.get()));
+        model(unit, *state::decode<state::CpuModel>(unit.bytes));
     } else if (unit.type == state::Meta<state::MachineConfig>::id) {
-        config(*static_cast<const state::MachineConfig*>(value.get()));
+        config(*state::decode<state::MachineConfig>(unit.bytes));
     }
 }
 
@@ -284,9 +323,7 @@ std::vector<Finding> findings(const snapshot::Contract& contract,
                               std::span<const snapshot::Unit> units, const HostOffer& offer) {
     Questions questions(offer);
     questions.contract(contract);
-    for (const snapshot::Unit& unit : units) {
-        questions.unit(unit);
-    }
+    questions.units(units);
     return questions.take();
 }
 
@@ -296,9 +333,8 @@ std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffe
     questions.at_most("format", offer.format, manifest.format, newer_vm);
     questions.semantics(manifest.engine_semantics);
     questions.contract(manifest.contract);
-    for (const snapshot::Unit& unit : snapshot.units()) {
-        questions.unit(unit);
-    }
+    questions.units(snapshot.units());
+    questions.memory(snapshot);
     return questions.take();
 }
 

@@ -141,8 +141,12 @@ HostOffer this_host() {
             {change.number, std::string(change.since), std::string(change.what)});
     }
     offer.msrs.assign(arch::msr_indices.begin(), arch::msr_indices.end());
-    for (const state::StructInfo* info : state::erased::all()) {
-        offer.units.push_back({info->name, info->id});
+    offer.board = machine::newest_board();
+    for (const machine::UnitName& unit : machine::units_of({.board = offer.board})) {
+        const auto same = [&](const UnitType& type) { return type.id == unit.type; };
+        if (std::none_of(offer.units.begin(), offer.units.end(), same)) {
+            offer.units.push_back({state::erased::find(unit.type)->name, unit.type});
+        }
     }
     return offer;
 }
@@ -162,6 +166,7 @@ std::string to_json(const HostOffer& offer) {
     j["memory"] = offer.memory;
     j["hostMemory"] = offer.host_memory;
     j["tickHz"] = offer.tick_hz;
+    j["board"] = offer.board;
     j["cpuModels"] = offer.cpu_models;
     j["cpuFeatures"] = feature_names(offer);
     j["xcr0"] = hex(offer.xcr0);
@@ -203,6 +208,9 @@ Result<HostOffer> offer_from_json(const std::string& text) {
     members.take("memory", offer.memory);
     members.take("hostMemory", offer.host_memory);
     members.take("tickHz", offer.tick_hz);
+    if (j.contains("board")) { // 0.1.0 wrote none: it knows the first one
+        members.take("board", offer.board);
+    }
     members.each("cpuModels", "a list of names", [&](const json& e) {
         offer.cpu_models.push_back(e.is_string() ? e.get<std::string>() : "");
         return e.is_string();

@@ -3,7 +3,8 @@
 // Builds what a PC without PCI needs: fixed hardware at the ports of device::AcpiPm, reset through
 // 0xcf9, one I/O APIC, a serial port, the VM generation ID with its event and S5. The FADT says
 // that there is no 8042, no VGA and no SMI command port, so operating systems neither probe for
-// those nor switch modes. There is no HPET and no PCI root: nothing in the DSDT claims one.
+// those nor switch modes. There is no HPET and no PCI root: nothing in the DSDT claims one. Devices
+// of later board revisions stand behind those of the first, each with what its wiring says.
 #include "src/machine/acpi.hpp"
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "src/device/io_apic.hpp"
 #include "src/device/vm_generation.hpp"
 #include "src/machine/aml.hpp"
+#include "src/machine/devices.hpp"
 
 namespace nestor::machine {
 namespace {
@@ -78,7 +80,23 @@ aml::Term generation_device() {
                         name("ADDR", package({integer(at & 0xffffffff), integer(at >> 32)}))});
 }
 
-Bytes dsdt() {
+/// ACPI devices of the rows of devices.def that this revision of the board has.
+std::vector<aml::Term> wired_devices(u32 board) {
+    std::vector<aml::Term> terms;
+    const auto add = [&]<class W>(W, u32 since) {
+        if constexpr (requires { &W::acpi; }) {
+            if (since <= board) {
+                terms.push_back(W::acpi());
+            }
+        }
+    };
+#define NESTOR_DEVICE(member, Type, unit, revision) add(wiring::member{}, revision);
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    return terms;
+}
+
+Bytes dsdt(u32 board) {
     using namespace aml;
     static_assert(device::VmGeneration::event == 0);
     constexpr const char* event_method = "_E00"; // edge: the status is cleared before it runs
@@ -87,18 +105,17 @@ Bytes dsdt() {
            name("_S5", package({integer(device::AcpiPm::sleep_type_s5),
                                 integer(device::AcpiPm::sleep_type_s5), integer(0), integer(0)})));
     const Term present = name("_STA", integer(0x0f));
-    append(
-        out,
-        scope(
-            "_SB",
-            {
-                aml::device("COM1",
-                            {name("_HID", eisa_id("PNP0501")), name("_UID", integer(1)), present,
+    std::vector<Term> devices{
+        aml::device("COM1", {name("_HID", eisa_id("PNP0501")), name("_UID", integer(1)), present,
                              name("_CRS", resource_template({io_ports(0x3f8, 8), irq(4)}))}),
-                aml::device("RTC0", {name("_HID", eisa_id("PNP0B00")), present,
-                                     name("_CRS", resource_template({io_ports(0x70, 2), irq(8)}))}),
-                generation_device(),
-            }));
+        aml::device("RTC0", {name("_HID", eisa_id("PNP0B00")), present,
+                             name("_CRS", resource_template({io_ports(0x70, 2), irq(8)}))}),
+        generation_device(),
+    };
+    for (Term& term : wired_devices(board)) {
+        devices.push_back(std::move(term));
+    }
+    append(out, scope("_SB", devices));
     append(out, scope("_GPE", {method(event_method, {notify("_SB", "VGEN", 0x80)})}));
     return finish(std::move(out));
 }
@@ -193,7 +210,7 @@ Bytes rsdp(u64 xsdt_at) {
 
 } // namespace
 
-std::vector<u8> acpi_tables(u64 base, u16 cpus) {
+std::vector<u8> acpi_tables(u64 base, u16 cpus, u32 board) {
     CHECK(base % 64 == 0 && base < (u64{1} << 32), {base});
     Bytes block(rsdp_size);
     const auto place = [&block, base](const Bytes& bytes) {
@@ -203,7 +220,7 @@ std::vector<u8> acpi_tables(u64 base, u16 cpus) {
         return at;
     };
     const u64 facs_at = place(facs());
-    const u64 dsdt_at = place(dsdt());
+    const u64 dsdt_at = place(dsdt(board));
     const u64 fadt_at = place(fadt(facs_at, dsdt_at));
     const u64 madt_at = place(madt(cpus));
     const u64 xsdt_at = place(xsdt({fadt_at, madt_at}));

@@ -124,8 +124,12 @@ Term device(std::string_view name, std::initializer_list<Term> terms) {
         {{ext_op_prefix, device_op}, with_length(joined({name_segment(name), joined(terms)}))});
 }
 
-Term scope(std::string_view name, std::initializer_list<Term> terms) {
-    return joined({{scope_op}, with_length(joined({{'\\'}, name_segment(name), joined(terms)}))});
+Term scope(std::string_view name, const std::vector<Term>& terms) {
+    Term content = joined({{'\\'}, name_segment(name)});
+    for (const Term& term : terms) {
+        append(content, term);
+    }
+    return joined({{scope_op}, with_length(content)});
 }
 
 Term method(std::string_view name, std::initializer_list<Term> terms) {

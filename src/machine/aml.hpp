@@ -25,7 +25,7 @@ using Term = std::vector<u8>;
 /// `Device (name) {terms}` (20.2.5.2).
 [[nodiscard]] Term device(std::string_view name, std::initializer_list<Term> terms);
 /// `Scope (\name) {terms}` (20.2.5.1).
-[[nodiscard]] Term scope(std::string_view name, std::initializer_list<Term> terms);
+[[nodiscard]] Term scope(std::string_view name, const std::vector<Term>& terms);
 
 /// `Method (name) {terms}` without arguments (20.2.5.2).
 [[nodiscard]] Term method(std::string_view name, std::initializer_list<Term> terms);

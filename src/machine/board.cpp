@@ -1,253 +1,231 @@
 // All devices of the machine, their ports and their interrupt lines.
 //
-// Owns the devices, and wires them: which port belongs to whom, and which output drives which input
-// of the PIC pair and of the I/O APIC. Outputs are levels that are looked at after every access and
-// every deadline, so a device needs to know nothing about interrupt controllers. A line shared by
-// several outputs is their OR. ISA line 0 arrives at the I/O APIC's input 2, as the MADT says.
+// Owns the devices, which are the rows of devices.def that its revision has; the others claim
+// nothing, save nothing and do nothing, also after a reset. Outputs are levels that are looked at
+// after every access and every deadline, so a device needs to know nothing about interrupt
+// controllers. A line shared by several outputs is their OR. ISA line 0 arrives at the I/O APIC's
+// input 2, as the MADT says.
 #include "src/machine/board.hpp"
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "src/base/bits.hpp"
-#include "src/machine/memory.hpp"
 
 namespace nestor::machine {
 namespace {
 
-using device::TestDevice;
-
-enum class PortOwner : u8 {
-    none,
-    pic,
-    pit,
-    keyboard,
-    system_control,
-    rtc,
-    echo,
-    debug_exit,
-    uart,
-    fw_cfg,
-    acpi_pm,
-    pci_host,
-    line,
+/// Places in devices.def, from 1 on; 0 is nobody.
+enum class Place : u8 {
+    nobody,
+#define NESTOR_DEVICE(member, Type, unit, revision) member,
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
 };
 
-constexpr u16 uart_port = 0x3f8;
-constexpr u16 fw_cfg_select_port = 0x510;
-constexpr u16 fw_cfg_data_port = 0x511;
-constexpr u16 pci_port = 0xcf8;
-
-struct PortRange {
-    u16 first;
-    u16 count;
-    PortOwner owner;
+/// By place: the first revision that has the device.
+constexpr u32 since[] = {
+    0,
+#define NESTOR_DEVICE(member, Type, unit, revision) revision,
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
 };
 
-constexpr PortRange port_ranges[] = {
-    {0x20, 2, PortOwner::pic},
-    {0x40, 4, PortOwner::pit},
-    {0x60, 1, PortOwner::keyboard},
-    {0x61, 1, PortOwner::pit},
-    {0x64, 1, PortOwner::keyboard},
-    {0x70, 2, PortOwner::rtc},
-    {0x92, 1, PortOwner::system_control},
-    {0xa0, 2, PortOwner::pic},
-    {TestDevice::echo_port, 4, PortOwner::echo},
-    {TestDevice::echo_byte_port, 4, PortOwner::echo},
-    {0xf4, 1, PortOwner::debug_exit},
-    {uart_port, 8, PortOwner::uart},
-    {0x4d0, 2, PortOwner::pic},
-    {fw_cfg_select_port, 2, PortOwner::fw_cfg},
-    {device::AcpiPm::port, 16, PortOwner::acpi_pm},
-    {pci_port, 8, PortOwner::pci_host},
-    {TestDevice::line_port, TestDevice::lines, PortOwner::line},
-};
-
-constexpr std::array<PortOwner, 65536> port_table = [] {
-    std::array<PortOwner, 65536> table{};
-    for (const PortRange& range : port_ranges) {
-        for (unsigned i = 0; i < range.count; ++i) {
-            table[range.first + i] = range.owner;
+/// Who claims a port, on the newest board. Two claims of one port do not compile.
+constexpr std::array<Place, 65536> port_table = [] {
+    std::array<Place, 65536> table{};
+    const auto claim = [&table]<class W>(W, Place place) {
+        if constexpr (requires { &W::ports; }) {
+            for (const PortRange& range : W::ports) {
+                for (unsigned i = 0; i < range.count; ++i) {
+                    Place& owner = table[range.first + i];
+                    owner = owner == Place::nobody ? place : throw "a port has two owners";
+                }
+            }
         }
-    }
+    };
+#define NESTOR_DEVICE(member, Type, unit, revision) claim(wiring::member{}, Place::member);
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
     return table;
 }();
 
-constexpr unsigned irq_timer = 0;
-constexpr unsigned irq_keyboard = 1;
-constexpr unsigned irq_cascade = 2;
-constexpr unsigned irq_serial = 4;
-constexpr unsigned irq_rtc = 8;
+/// Rows stand in the order of ranks, which breaks ties of deadlines (design rule 2).
+constexpr bool ordered_by_rank = [] {
+    u32 last = 0;
+    bool good = true;
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    good = good && last <= state::Meta<state::Type>::rank;                                         \
+    last = state::Meta<state::Type>::rank;
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    return good;
+}();
+static_assert(ordered_by_rank);
 
-constexpr u8 system_control_reset = 1;
-constexpr u8 system_control_a20 = 2;
-
-BoardEvent reset_if(bool asked) {
-    return {asked ? BoardEvent::Kind::reset : BoardEvent::Kind::none};
+template <class Wiring, class Device>
+Device make(const BoardConfig& config, device::MessageSink& sink) {
+    if constexpr (requires { &Wiring::make; }) {
+        return Wiring::make(config, sink);
+    } else {
+        return Device();
+    }
 }
 
 u64 low_bytes(unsigned size) { return size >= 8 ? ~u64{0} : bit(8 * size) - 1; }
 
 } // namespace
 
+template <class Visit>
+void Board::with(std::size_t owner, const Visit& visit) {
+    switch (static_cast<Place>(owner)) {
+    case Place::nobody:
+        break;
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    case Place::member:                                                                            \
+        visit(wiring::member{}, member##_);                                                        \
+        break;
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    }
+}
+
 Board::Board(const Config& config, device::MessageSink& sink)
-    : acpi_pm_(config.tick_hz), fw_cfg_({config.memory, config.cpus, config.memory_map}),
-      io_apic_(sink), pit_(config.tick_hz), rtc_({.tick_hz = config.tick_hz,
-                                                  .start_time = config.start_time,
-                                                  .memory_below_4g = memory_below_4g(config.memory),
-                                                  .memory_above_4g = memory_above_4g(config.memory),
-                                                  .cpus = config.cpus}) {
-    vm_generation_.set(config.generation);
+    : revision_(config.board)
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    , member##_(make<wiring::member, device::Type>(config, sink))
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+{
 }
 
-u8 Board::read_byte(u16 port, Ticks now) {
-    switch (port_table[port]) {
-    case PortOwner::pic:
-        return pic_.read(port);
-    case PortOwner::pit:
-        return pit_.read(port, now);
-    case PortOwner::keyboard:
-        return keyboard_.read(port);
-    case PortOwner::system_control:
-        return system_control_a20; // A20 is always on
-    case PortOwner::rtc:
-        return rtc_.read(port, now);
-    case PortOwner::echo:
-        return test_device_.read(port);
-    case PortOwner::uart:
-        return uart_.read(port - uart_port);
-    case PortOwner::fw_cfg:
-        return port == fw_cfg_data_port ? fw_cfg_.read_data() : 0;
-    case PortOwner::acpi_pm:
-        return acpi_pm_.read(port - device::AcpiPm::port, now);
-    default:
-        return 0xff;
-    }
+/// Place of the device whose port it is on this revision.
+std::size_t Board::owner_of(u16 port) const {
+    const auto place = static_cast<std::size_t>(port_table[port]);
+    return since[place] <= revision_ ? place : 0;
 }
 
-BoardEvent Board::write_byte(u16 port, u8 value, Ticks now) {
-    switch (port_table[port]) {
-    case PortOwner::pic:
-        pic_.write(port, value);
-        return {};
-    case PortOwner::pit:
-        pit_.write(port, value, now);
-        return {};
-    case PortOwner::keyboard:
-        return reset_if(keyboard_.write(port, value));
-    case PortOwner::system_control:
-        return reset_if((value & system_control_reset) != 0);
-    case PortOwner::rtc:
-        rtc_.write(port, value, now);
-        return {};
-    case PortOwner::echo:
-        test_device_.write(port, value);
-        return {};
-    case PortOwner::debug_exit:
-        return {BoardEvent::Kind::debug_exit, value};
-    case PortOwner::uart:
-        if (const auto sent = uart_.write(port - uart_port, value)) {
-            serial_output_.push_back(*sent);
+u8 Board::read_byte(Access access) {
+    u8 value = 0xff;
+    with(owner_of(access.port), [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::read; }) {
+            value = W::read(device, access);
         }
-        return {};
-    case PortOwner::acpi_pm:
-        return {acpi_pm_.write(port - device::AcpiPm::port, value, now)
-                    ? BoardEvent::Kind::power_off
-                    : BoardEvent::Kind::none};
-    case PortOwner::line:
-        test_device_.set_line(port - TestDevice::line_port, value != 0);
-        return {};
-    default:
-        return {};
-    }
+    });
+    return value;
+}
+
+BoardEvent Board::write_byte(Access access, u8 value) {
+    BoardEvent event;
+    with(owner_of(access.port), [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::write; }) {
+            event = W::write(device, access, value);
+        }
+    });
+    return event;
 }
 
 u32 Board::read_port(u16 port, unsigned size, Ticks now) {
-    u32 value = 0;
-    if (port_table[port] == PortOwner::pci_host) {
-        value = pci_host_.read(port, size);
-    } else {
+    std::optional<u32> value;
+    with(owner_of(port), [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::read_wide; }) {
+            value = W::read_wide(device, port, size);
+        }
+    });
+    if (!value) {
+        value = 0;
         for (unsigned i = 0; i < size; ++i) {
-            value |= u32{read_byte(static_cast<u16>(port + i), now)} << (8 * i);
+            const u8 byte = read_byte({static_cast<u16>(port + i), now, serial_output_});
+            *value |= u32{byte} << (8 * i);
         }
     }
     update_lines();
-    return value & static_cast<u32>(low_bytes(size));
+    return *value & static_cast<u32>(low_bytes(size));
 }
 
 BoardEvent Board::write_port(u16 port, unsigned size, u32 value, Ticks now) {
-    BoardEvent event;
-    if (port_table[port] == PortOwner::pci_host) {
-        event = reset_if(pci_host_.write(port, size, value));
-    } else if (port == fw_cfg_select_port && size == 2) {
-        fw_cfg_.select(static_cast<u16>(value));
-    } else {
+    std::optional<BoardEvent> event;
+    with(owner_of(port), [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::write_wide; }) {
+            event = W::write_wide(device, port, size, value);
+        }
+    });
+    if (!event) {
+        event.emplace();
         for (unsigned i = 0; i < size; ++i) {
-            const BoardEvent more =
-                write_byte(static_cast<u16>(port + i), static_cast<u8>(value >> (8 * i)), now);
+            const BoardEvent more = write_byte({static_cast<u16>(port + i), now, serial_output_},
+                                               static_cast<u8>(value >> (8 * i)));
             if (more.kind != BoardEvent::Kind::none) {
                 event = more;
             }
         }
     }
     update_lines();
-    return event;
+    return *event;
 }
 
 u64 Board::read_mmio(Gpa address, unsigned size) const {
     u64 value = ~u64{0};
-    if (const u64 at = address.value() - device::IoApic::base; at < page_size) {
-        value = io_apic_.read(static_cast<u32>(at));
-    } else if (const u64 id = address.value() - device::VmGeneration::base; id < page_size) {
-        value = vm_generation_.read(static_cast<u32>(id), size);
-    }
+    for_each(*this, [&]<class W>(W, const auto& device) {
+        if constexpr (requires { &W::mmio; }) {
+            if (const u64 at = address.value() - W::mmio; at < page_size) {
+                value = W::read_mmio(device, static_cast<u32>(at), size);
+            }
+        }
+    });
     return value & low_bytes(size);
 }
 
 void Board::write_mmio(Gpa address, unsigned size, u64 value) {
-    const u64 offset = address.value() - device::IoApic::base;
-    if (offset < page_size) {
-        io_apic_.write(static_cast<u32>(offset), static_cast<u32>(value & low_bytes(size)));
-    }
+    for_each(*this, [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::write_mmio; }) {
+            if (const u64 at = address.value() - W::mmio; at < page_size) {
+                W::write_mmio(device, static_cast<u32>(at), value & low_bytes(size));
+            }
+        }
+    });
 }
 
 Ticks Board::next_deadline() const {
-    return std::min({pit_.next_deadline(), rtc_.next_deadline(), acpi_pm_.next_deadline()});
+    Ticks next = device::no_deadline;
+    for_each(*this, [&](auto, const auto& device) {
+        if constexpr (requires { device.next_deadline(); }) {
+            next = std::min(next, device.next_deadline());
+        }
+    });
+    return next;
 }
 
 void Board::advance(Ticks now) {
-    // In the order of the units' ranks.
-    if (pit_.next_deadline() <= now) {
-        pit_.advance(now);
-    }
-    if (rtc_.next_deadline() <= now) {
-        rtc_.advance(now);
-    }
-    if (acpi_pm_.next_deadline() <= now) {
-        acpi_pm_.advance(now);
-    }
+    for_each(*this, [&](auto, auto& device) {
+        if constexpr (requires { device.next_deadline(); }) {
+            if (device.next_deadline() <= now) {
+                device.advance(now);
+            }
+        }
+    });
     update_lines();
 }
 
 /// Carries the levels of all outputs to the inputs that they drive.
 void Board::update_lines() {
-    u32 levels = test_device_.levels();
-    levels |= u32{pit_.irq()} << irq_timer;
-    levels |= u32{keyboard_.irq()} << irq_keyboard;
-    levels |= u32{uart_.irq()} << irq_serial;
-    levels |= u32{rtc_.irq()} << irq_rtc;
-    levels |= u32{acpi_pm_.irq()} << device::AcpiPm::sci_irq;
+    u32 levels = 0;
+    for_each(*this, [&]<class W>(W, const auto& device) {
+        if constexpr (requires { &W::levels; }) {
+            levels |= W::levels(device);
+        }
+    });
 
     const auto& chips = pic_.save().chips;
     const u32 pic_before = u32{chips[0].lines} | u32{chips[1].lines} << 8;
-    for (u32 changed = (levels ^ pic_before) & 0xffff & ~bit<u32>(irq_cascade); changed != 0;
-         changed &= changed - 1) {
+    for (u32 changed = (levels ^ pic_before) & 0xffff & ~bit<u32>(wiring::irq_cascade);
+         changed != 0; changed &= changed - 1) {
         const unsigned irq = static_cast<unsigned>(std::countr_zero(changed));
         pic_.set_line(irq, (levels & bit<u32>(irq)) != 0);
     }
 
-    const u32 timer = bit<u32>(irq_timer);
+    const u32 timer = bit<u32>(wiring::irq_timer);
     const u32 pins = (levels & ~timer) | (levels & timer) << 2;
     for (u32 changed = pins ^ io_apic_.save().lines; changed != 0; changed &= changed - 1) {
         const unsigned pin = static_cast<unsigned>(std::countr_zero(changed));
@@ -276,18 +254,16 @@ void Board::set_clock(i64 seconds, Ticks now) {
     update_lines();
 }
 
-/// The generation ID stays: the machine is the same one.
 void Board::reset(Ticks now) {
-    acpi_pm_.reset(now);
-    fw_cfg_.reset();
-    keyboard_.reset();
-    pci_host_.reset();
-    pit_.reset(now);
-    rtc_.reset();
-    test_device_.reset();
-    uart_.reset();
-    io_apic_.reset();
-    pic_.reset();
+    for_each(*this, [&]<class W>(W, auto& device) {
+        if constexpr (requires { &W::stays_on_reset; }) {
+            return;
+        } else if constexpr (requires { device.reset(now); }) {
+            device.reset(now);
+        } else {
+            device.reset();
+        }
+    });
     update_lines();
 }
 
@@ -309,31 +285,31 @@ void Board::set_up_as_firmware() {
 }
 
 BoardState Board::save() const {
-    return {.acpi_pm = acpi_pm_.save(),
-            .fw_cfg = fw_cfg_.save(),
-            .io_apic = io_apic_.save(),
-            .keyboard = keyboard_.save(),
-            .pci_host = pci_host_.save(),
-            .pic = pic_.save(),
-            .pit = pit_.save(),
-            .rtc = rtc_.save(),
-            .test_device = test_device_.save(),
-            .uart = uart_.save(),
-            .vm_generation = vm_generation_.save()};
+    BoardState saved;
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    if (revision <= revision_) {                                                                   \
+        saved.member = member##_.save();                                                           \
+    }
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    return saved;
 }
 
 Result<> Board::load(const BoardState& from) {
-    TRY(acpi_pm_.load(from.acpi_pm), "acpi_pm");
-    fw_cfg_.load(from.fw_cfg);
-    TRY(io_apic_.load(from.io_apic), "io_apic");
-    TRY(keyboard_.load(from.keyboard), "keyboard");
-    pci_host_.load(from.pci_host);
-    TRY(pic_.load(from.pic), "pic");
-    TRY(pit_.load(from.pit), "pit");
-    TRY(rtc_.load(from.rtc), "rtc");
-    TRY(test_device_.load(from.test_device), "test_device");
-    TRY(uart_.load(from.uart), "uart");
-    vm_generation_.load(from.vm_generation);
+    const auto load = []<class Device>(Device& device, const auto& state) -> Result<> {
+        if constexpr (std::is_void_v<decltype(device.load(state))>) {
+            device.load(state);
+            return {};
+        } else {
+            return device.load(state);
+        }
+    };
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    if (revision <= revision_) {                                                                   \
+        TRY(load(member##_, from.member), unit);                                                   \
+    }
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
     return {};
 }
 

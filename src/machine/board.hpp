@@ -5,52 +5,29 @@
 #include <vector>
 
 #include "src/base/result.hpp"
-#include "src/device/acpi_pm.hpp"
-#include "src/device/fw_cfg.hpp"
-#include "src/device/io_apic.hpp"
-#include "src/device/keyboard.hpp"
-#include "src/device/pci_host.hpp"
-#include "src/device/pic.hpp"
-#include "src/device/pit.hpp"
-#include "src/device/rtc.hpp"
-#include "src/device/test_device.hpp"
-#include "src/device/uart.hpp"
-#include "src/device/vm_generation.hpp"
+#include "src/machine/devices.hpp"
 
 namespace nestor::machine {
 
-/// What a write asked of the machine as a whole.
-struct BoardEvent {
-    enum class Kind : u8 { none, power_off, debug_exit, reset };
-    Kind kind = Kind::none;
-    u8 value = 0; ///< what was written to the debug-exit port
+/// State of every device, unit by unit; those that the board's revision lacks at their defaults.
+struct BoardState {
+#define NESTOR_DEVICE(member, Type, unit, revision) state::Type member;
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
 };
 
-/// State of every device, unit by unit.
-struct BoardState {
-    state::AcpiPm acpi_pm;
-    state::FwCfg fw_cfg;
-    state::IoApic io_apic;
-    state::Keyboard keyboard;
-    state::PciHost pci_host;
-    state::Pic pic;
-    state::Pit pit;
-    state::Rtc rtc;
-    state::TestDevice test_device;
-    state::Uart uart;
-    state::VmGeneration vm_generation;
-};
+/// The newest board revision that a device belongs to, and so the newest that can be made.
+inline constexpr u32 newest_revision = [] {
+    u32 newest = 1;
+#define NESTOR_DEVICE(member, Type, unit, revision) newest = newest < revision ? revision : newest;
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    return newest;
+}();
 
 class Board final {
 public:
-    struct Config {
-        u64 tick_hz = 0;
-        i64 start_time = 0;
-        u64 memory = 0;
-        u16 cpus = 1;
-        device::VmGeneration::Id generation{}; ///< until set_generation()
-        std::span<const device::E820Entry> memory_map;
-    };
+    using Config = BoardConfig;
 
     /// `sink` takes the interrupt messages of the I/O APIC.
     Board(const Config& config, device::MessageSink& sink);
@@ -89,25 +66,34 @@ public:
     /// Leaves the PIC pair as PC firmware does, vectors 0x08 and 0x70, but with every input masked.
     void set_up_as_firmware();
     [[nodiscard]] BoardState save() const;
-    /// Checks each unit and takes it over. On failure the board is partly loaded.
+    /// Checks each unit that the revision has and takes it over. On failure the board is partly
+    /// loaded.
     [[nodiscard]] Result<> load(const BoardState& from);
 
 private:
-    [[nodiscard]] u8 read_byte(u16 port, Ticks now);
-    BoardEvent write_byte(u16 port, u8 value, Ticks now);
+    [[nodiscard]] std::size_t owner_of(u16 port) const;
+    [[nodiscard]] u8 read_byte(Access access);
+    BoardEvent write_byte(Access access, u8 value);
     void update_lines();
 
-    device::AcpiPm acpi_pm_;
-    device::FwCfg fw_cfg_;
-    device::IoApic io_apic_;
-    device::Keyboard keyboard_;
-    device::PciHost pci_host_;
-    device::Pic pic_;
-    device::Pit pit_;
-    device::Rtc rtc_;
-    device::TestDevice test_device_;
-    device::Uart uart_;
-    device::VmGeneration vm_generation_;
+    /// Calls visit(wiring, device) for every device that the revision has, in the order of ranks.
+    template <class Self, class Visit>
+    static void for_each(Self& self, const Visit& visit) {
+#define NESTOR_DEVICE(member, Type, unit, revision)                                                \
+    if (revision <= self.revision_) {                                                              \
+        visit(wiring::member{}, self.member##_);                                                   \
+    }
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
+    }
+    /// The same for the one with that place in the table, or for none.
+    template <class Visit>
+    void with(std::size_t owner, const Visit& visit);
+
+    u32 revision_;
+#define NESTOR_DEVICE(member, Type, unit, revision) device::Type member##_;
+#include "src/machine/devices.def"
+#undef NESTOR_DEVICE
     std::vector<u8> serial_output_;
 };
 

@@ -18,11 +18,6 @@
 namespace nestor::machine {
 namespace {
 
-constexpr u64 tick_hz_offered = 1000000000;
-constexpr u32 max_ticks_per_instruction = 1000;
-constexpr u32 max_turn = 1u << 30;
-constexpr i64 max_start_time = i64{1} << 38;
-
 // IA32_FEATURE_CONTROL: locked, VMX outside SMX (SDM 3C 24.7).
 constexpr u64 feature_control_vmx = bit(0) | bit(2);
 // IA32_MTRR_DEF_TYPE: enabled, write-back, no fixed ranges (SDM 3A 12.11.2.1).
@@ -42,25 +37,13 @@ constexpr u64 bda_ebda_segment = 0x40e;
 constexpr u64 bda_memory_kib = 0x413;
 
 Result<> check_config(const state::MachineConfig& config) {
-    if (config.cpus < 1 || config.cpus > max_cpus) {
-        return fail(ErrorCode::usage, std::to_string(config.cpus) + " vCPUs: 1 to " +
-                                          std::to_string(max_cpus) + " are offered");
+    const std::vector<Fault> faults = config_faults(config);
+    if (faults.empty()) {
+        return {};
     }
-    if (config.tick_hz != tick_hz_offered) {
-        return fail(ErrorCode::usage, "ticks of " + std::to_string(config.tick_hz) +
-                                          " Hz: only 1000000000 Hz is offered");
-    }
-    if (config.ticks_per_instruction < 1 ||
-        config.ticks_per_instruction > max_ticks_per_instruction) {
-        return fail(ErrorCode::usage, "ticks per instruction: 1 to 1000 are offered");
-    }
-    if (config.turn < 1 || config.turn > max_turn) {
-        return fail(ErrorCode::usage, "a scheduler turn: 1 to 2^30 instructions are offered");
-    }
-    if (config.start_time < 0 || config.start_time > max_start_time) {
-        return fail(ErrorCode::usage, "the start time lies outside the years 1970 to 10680");
-    }
-    return {};
+    const Fault& f = faults.front();
+    const std::string name = f.path.substr(f.path.find('.') + 1);
+    return fail(ErrorCode::usage, name + " " + f.need + ": this vm offers " + f.have);
 }
 
 /// Four words for a xoshiro generator out of one seed, by splitmix64.
@@ -91,8 +74,8 @@ Result<> change(hv::Vcpu& vcpu, const std::function<void(state::Vcpu&)>& edit) {
     return vcpu.load(s);
 }
 
-Result<> write_firmware_tables(cpu::GuestMemory& guest, u16 cpus) {
-    const std::vector<u8> tables = acpi_tables(acpi_start, cpus);
+Result<> write_firmware_tables(cpu::GuestMemory& guest, const state::MachineConfig& config) {
+    const std::vector<u8> tables = acpi_tables(acpi_start, config.cpus, config.board);
     CHECK(tables.size() <= bios_end - acpi_start, {tables.size()});
     const u16 ebda = static_cast<u16>(ebda_start >> 4);
     const u16 kib = static_cast<u16>(ebda_start >> 10);
@@ -115,7 +98,8 @@ Machine::Impl::Impl(const state::MachineConfig& machine_config, std::unique_ptr<
 }
 
 Board::Config Machine::Impl::board_config() const {
-    return {.tick_hz = config.tick_hz,
+    return {.board = config.board,
+            .tick_hz = config.tick_hz,
             .start_time = config.start_time,
             .memory = config.memory,
             .cpus = config.cpus,
@@ -163,7 +147,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
 Result<> Machine::boot(const BootImages& images) {
     Impl& m = *impl_;
     const Entry entry = TRY(load_kernel(m.ram->guest(), m.config.memory, images));
-    TRY(write_firmware_tables(m.ram->guest(), m.config.cpus));
+    TRY(write_firmware_tables(m.ram->guest(), m.config));
     m.package->forget_all();
     m.board->set_up_as_firmware();
     for (u16 i = 0; i < m.config.cpus; ++i) {

@@ -16,6 +16,7 @@
 #include "src/base/result.hpp"
 #include "src/base/types.hpp"
 #include "src/machine/boot.hpp"
+#include "src/machine/units.hpp"
 
 namespace nestor::state {
 struct Vcpu;
@@ -25,9 +26,6 @@ struct CpuModel;
 }
 
 namespace nestor::machine {
-
-inline constexpr u16 max_cpus = 16;
-inline constexpr u64 max_memory = u64{64} << 30; ///< bytes of RAM
 
 /// Bytes that arrive at the serial port.
 struct SerialInput {
@@ -98,15 +96,6 @@ struct Stop {
     Ticks next_deadline; ///< with idle; max when no timer runs
 };
 
-/// One state unit (design.md, "The snapshot").
-struct Unit {
-    std::string name;             ///< "config", "machine", "vcpu[0].cpu", "uart[0]", …
-    u64 type = 0;                 ///< Cap'n Proto id of its struct
-    std::vector<std::byte> bytes; ///< canonical
-
-    bool operator==(const Unit&) const = default;
-};
-
 /// What is no state: it changes no digest.
 struct MachineOptions {
     unsigned tlb_entries = 1024;
@@ -116,7 +105,8 @@ struct MachineOptions {
 
 class Machine final {
 public:
-    /// Makes a machine at power-on. Usage errors name the value that is out of range.
+    /// Makes a machine at power-on. Usage errors name the value that is out of range: the first of
+    /// config_faults().
     [[nodiscard]] static Result<std::unique_ptr<Machine>>
     create(const state::MachineConfig& config, const MachineOptions& options = {});
     ~Machine();
@@ -170,10 +160,11 @@ public:
 
     /// The complete state except memory, in the order of the units' ranks.
     [[nodiscard]] std::vector<Unit> units() const;
-    /// Replaces the complete state. Every unit must be there once and be known, and "config" must
-    /// equal config(). All are decoded before any is applied; on a failure after that the machine
-    /// must be discarded. A vCPU's units are applied in the order of the list. The CPUID that was
-    /// saved is the machine's from then on, whatever config()'s CPU model would give.
+    /// Replaces the complete state. The units must be without unit_faults(), and "config" must
+    /// equal config(); what is not so is `incompatible`. All are decoded before any is applied; on
+    /// a failure after that the machine must be discarded. A vCPU's units are applied in the order
+    /// of the list. The CPUID that was saved is the machine's from then on, whatever config()'s CPU
+    /// model would give.
     [[nodiscard]] Result<> load_units(std::span<const Unit> units);
     /// The configuration among a machine's units, to create() one for load_units().
     [[nodiscard]] static Result<state::MachineConfig> config_of(std::span<const Unit> units);

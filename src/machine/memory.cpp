@@ -14,7 +14,6 @@
 
 #include "src/base/bits.hpp"
 #include "src/device/test_device.hpp"
-#include "src/machine/machine.hpp"
 
 namespace nestor::machine {
 
@@ -32,6 +31,17 @@ std::vector<device::E820Entry> memory_map(u64 memory) {
     return map;
 }
 
+std::vector<RamRange> ram(u64 memory) {
+    std::vector<RamRange> ranges{
+        {Gpa(0), memory_below_4g(memory)},
+        {Gpa(device::TestDevice::memory_base), device::TestDevice::memory_size},
+    };
+    if (memory_above_4g(memory) != 0) {
+        ranges.push_back({Gpa(four_gib), memory_above_4g(memory)});
+    }
+    return ranges;
+}
+
 Result<std::unique_ptr<Memory>> Memory::create(u64 memory) {
     if (memory < min_memory || memory > max_memory || memory % page_size != 0) {
         return fail(ErrorCode::usage,
@@ -39,10 +49,8 @@ Result<std::unique_ptr<Memory>> Memory::create(u64 memory) {
                         " bytes: it must be a multiple of 4 KiB between 2 MiB and 64 GiB");
     }
     std::unique_ptr<Memory> made(new Memory);
-    TRY(made->add(Gpa(0), memory_below_4g(memory)));
-    TRY(made->add(Gpa(device::TestDevice::memory_base), device::TestDevice::memory_size));
-    if (memory_above_4g(memory) != 0) {
-        TRY(made->add(Gpa(four_gib), memory_above_4g(memory)));
+    for (const RamRange& range : ram(memory)) {
+        TRY(made->add(range.start, range.size));
     }
     return made;
 }

@@ -8,6 +8,7 @@
 #include "src/base/fd.hpp"
 #include "src/base/result.hpp"
 #include "src/device/fw_cfg.hpp"
+#include "src/machine/units.hpp"
 
 namespace nestor::machine {
 
@@ -25,6 +26,8 @@ inline constexpr u64 bios_end = 0x100000;
 constexpr u64 memory_below_4g(u64 memory) { return memory < hole_start ? memory : hole_start; }
 constexpr u64 memory_above_4g(u64 memory) { return memory - memory_below_4g(memory); }
 
+/// RAM of a machine with that much of it, and the test device's, sorted by address.
+[[nodiscard]] std::vector<RamRange> ram(u64 memory);
 /// What E820 and its relatives tell of a machine with that much RAM, sorted by address.
 [[nodiscard]] std::vector<device::E820Entry> memory_map(u64 memory);
 

@@ -5,10 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/arch/cpu_feature.hpp"
+#include "engine/state/board.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/machine.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/keeper.hpp"
+#include "tests/src/control/keeper_fixture.hpp"
 
 namespace nestor::control {
 namespace {
@@ -19,13 +22,30 @@ using Paths = std::vector<std::string>;
 class FindingsTest : public testing::Test {
 protected:
     void SetUp() override {
-        contract_ = contract_of(**machine::Machine::create({}));
+        const auto machine = *machine::Machine::create({.memory = u64{4} << 20, .cpus = 2});
+        contract_ = contract_of(*machine);
+        units_ = to_snapshot(machine->units());
         cpu_.xcr0 = 7;
     }
+    snapshot::Unit& unit(const std::string& name) {
+        return *std::find_if(units_.begin(), units_.end(),
+                             [&](const snapshot::Unit& u) { return u.name == name; });
+    }
+    void set_config(const state::MachineConfig& config) {
+        unit("config").bytes = state::encode(config);
+    }
     std::vector<Finding> ask() {
-        const std::vector<snapshot::Unit> units{
-            {"vcpu[0].cpu", state::Meta<state::Cpu>::id, state::encode(cpu_)}};
-        return findings(encode_contract(contract_), units, offer_);
+        if (ask_with_cpu_) {
+            unit("vcpu[0].cpu").bytes = state::encode(cpu_);
+        }
+        return findings(encode_contract(contract_), units_, offer_);
+    }
+    /// Path, have and need of the only finding.
+    std::string only() {
+        const auto found = ask();
+        EXPECT_EQ(found.size(), 1U);
+        EXPECT_FALSE(can_run(found));
+        return found.empty() ? "" : found[0].path + ": " + found[0].have + " / " + found[0].need;
     }
     std::vector<std::string> paths() {
         std::vector<std::string> out;
@@ -38,7 +58,9 @@ protected:
 
     HostOffer offer_ = this_host();
     state::MachineContract contract_;
+    std::vector<snapshot::Unit> units_;
     state::Cpu cpu_;
+    bool ask_with_cpu_ = true;
 };
 
 TEST_F(FindingsTest, AMachineOfThisBuildRunsHere) { EXPECT_EQ(paths(), Paths()); }
@@ -73,25 +95,19 @@ TEST_F(FindingsTest, AFeatureThatIsNotOfferedIsNamed) {
 class ModelFindingsTest : public FindingsTest {
 protected:
     void SetUp() override {
-        FindingsTest::SetUp();
-        state::MachineConfig config;
-        config.cpus = 4;
-        const auto machine = *machine::Machine::create(config);
+        const auto machine = *machine::Machine::create({.memory = u64{4} << 20, .cpus = 4});
         contract_ = contract_of(*machine);
-        config_ = machine->config();
-        for (u16 i = 0; i < config.cpus; ++i) {
+        units_ = to_snapshot(machine->units());
+        for (u16 i = 0; i < 4; ++i) {
             models_.push_back(machine->vcpu(VcpuIndex(i)).model);
         }
     }
     Paths paths() {
-        std::vector<snapshot::Unit> units{
-            {"config", state::Meta<state::MachineConfig>::id, state::encode(config_)}};
         for (std::size_t i = 0; i < models_.size(); ++i) {
-            units.push_back({"vcpu[" + std::to_string(i) + "].model",
-                             state::Meta<state::CpuModel>::id, state::encode(models_[i])});
+            unit("vcpu[" + std::to_string(i) + "].model").bytes = state::encode(models_[i]);
         }
         Paths out;
-        for (const Finding& f : findings(encode_contract(contract_), units, offer_)) {
+        for (const Finding& f : findings(encode_contract(contract_), units_, offer_)) {
             out.push_back(f.path);
             EXPECT_FALSE(f.have.empty() || f.need.empty() || f.remedy.empty()) << f.path;
             EXPECT_TRUE(f.blocks) << f.path;
@@ -102,7 +118,6 @@ protected:
         return *std::find_if(cpuid.begin(), cpuid.end(), [](const auto& e) { return e.leaf == 7; });
     }
 
-    state::MachineConfig config_;
     std::vector<state::CpuModel> models_;
 };
 
@@ -122,8 +137,8 @@ TEST_F(ModelFindingsTest, WhatOneVcpuHasIsToldOfItsUnit) {
     EXPECT_EQ(place[0], "vcpu[2].model.cpuid[0x1.0].EBX[31:24]");
 }
 
-TEST_F(ModelFindingsTest, AMillionEntriesAreOneFinding) {
-    models_[1].cpuid.resize(1 << 20);
+TEST_F(ModelFindingsTest, TooManyEntriesAreOneFinding) {
+    models_[1].cpuid.resize(1 << 14);
     EXPECT_EQ(paths(), Paths{"vcpu[1].model.cpuid"});
 }
 
@@ -179,21 +194,181 @@ TEST_F(FindingsTest, AComponentWithoutAPlaceInTheStateIsNamed) {
 }
 
 TEST_F(FindingsTest, AnUnknownUnitIsNamedWithItsType) {
-    const std::vector<snapshot::Unit> units{{"toaster[1]", 0x1234, {}}};
-    const auto found = findings(encode_contract(contract_), units, offer_);
-    ASSERT_EQ(found.size(), 1U);
-    EXPECT_EQ(found[0].path, "unit toaster[1]");
-    EXPECT_EQ(found[0].need, "type 0x1234");
+    units_.push_back({"toaster[1]", 0x1234, {}});
+    EXPECT_EQ(only(), "unit toaster[1]: unknown on board 1 with 2 vCPUs / type 0x1234");
+    EXPECT_EQ(ask()[0].remedy, "use a newer vm there");
+}
+
+TEST_F(FindingsTest, AUnitOfAVcpuThatTheConfigDoesNotHaveIsUnknown) {
+    for (const char* name : {"vcpu[2].cpu", "vcpu[16].cpu", "vcpu[02].cpu", "vcpu[].cpu", "cpu",
+                             "vcpu[0].cpu ", "uart", "uart[1]"}) {
+        units_.push_back({name, state::Meta<state::Cpu>::id, state::encode(cpu_)});
+        EXPECT_EQ(only(), std::string("unit ") + name +
+                              ": unknown on board 1 with 2 vCPUs / type " +
+                              hex(state::Meta<state::Cpu>::id) + " Cpu");
+        units_.pop_back();
+    }
+}
+
+TEST_F(FindingsTest, EveryMissingUnitIsAFinding) {
+    ask_with_cpu_ = false;
+    const std::vector<snapshot::Unit> whole = units_;
+    for (const snapshot::Unit& unit : whole) {
+        std::erase_if(units_, [&](const snapshot::Unit& u) { return u.name == unit.name; });
+        EXPECT_EQ(only().find("unit " + unit.name + ": missing / type " + hex(unit.type)), 0U)
+            << unit.name;
+        units_ = whole;
+    }
+}
+
+TEST_F(FindingsTest, AUnitThatIsThereTwiceIsAFinding) {
+    units_.push_back(unit("rtc"));
+    EXPECT_EQ(only(), "unit rtc: there more than once / once");
+    units_.back() = unit("config");
+    EXPECT_EQ(only(), "unit config: there more than once / once");
+}
+
+TEST_F(FindingsTest, AUnitOfAnotherTypeIsAFinding) {
+    unit("rtc").type = state::Meta<state::Pic>::id;
+    EXPECT_EQ(only(), "unit rtc: type " + hex(state::Meta<state::Pic>::id) + " Pic / type " +
+                          hex(state::Meta<state::Rtc>::id) + " Rtc");
 }
 
 TEST_F(FindingsTest, AUnitThatCannotBeReadIsAFindingAndNotTheEnd) {
-    const std::vector<snapshot::Unit> units{
-        {"vcpu[0].cpu", state::Meta<state::Cpu>::id, std::vector<std::byte>(8, std::byte{0xff})},
-        {"toaster", 1, {}}};
-    const auto found = findings(encode_contract(contract_), units, offer_);
+    ask_with_cpu_ = false;
+    unit("vcpu[0].cpu").bytes.assign(8, std::byte{0xff});
+    units_.push_back({"toaster", 1, {}});
+    EXPECT_EQ(paths(), (Paths{"unit toaster", "unit vcpu[0].cpu"}));
+}
+
+TEST_F(FindingsTest, WithoutAReadableConfigTheOtherUnitsAreAskedAllTheSame) {
+    ask_with_cpu_ = false;
+    unit("config").bytes.assign(8, std::byte{0xff});
+    unit("vcpu[0].cpu").bytes.assign(8, std::byte{0xff});
+    units_.push_back({"toaster", 1, {}});
+    EXPECT_EQ(paths(), (Paths{"unit config", "unit vcpu[0].cpu", "unit toaster"}));
+    unit("config").type = state::Meta<state::Pic>::id;
+    EXPECT_EQ(paths().front(), "unit config");
+}
+
+TEST_F(FindingsTest, AConfigOutOfRangeIsTheSameFindingThatMakingOneGives) {
+    const auto told = [&](const state::MachineConfig& config) {
+        set_config(config);
+        const auto made = machine::Machine::create(config);
+        EXPECT_FALSE(made);
+        const auto found = paths();
+        return std::find(found.begin(), found.end(), "config.turn") != found.end() ||
+               std::find(found.begin(), found.end(), "config.cpus") != found.end() ||
+               std::find(found.begin(), found.end(), "config.memory") != found.end();
+    };
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 2, .turn = 0}));
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 0}));
+    EXPECT_TRUE(told({.memory = u64{4} << 20, .cpus = 0xffff}));
+    EXPECT_TRUE(told({.memory = (u64{4} << 20) + 1, .cpus = 2}));
+}
+
+TEST_F(FindingsTest, ABoardThatThisBuildDoesNotKnowIsAFinding) {
+    set_config({.memory = u64{4} << 20, .cpus = 2, .board = 7});
+    EXPECT_EQ(only(), "config.board: 1 / 7");
+    units_.push_back({"toaster[1]", 0x1234, {}});
+    EXPECT_EQ(paths(), (Paths{"config.board", "unit toaster[1]"}));
+    units_.pop_back();
+    set_config({.memory = u64{4} << 20, .cpus = 2, .board = 0});
+    const auto found = paths(); // no device is on a board 0
+    EXPECT_NE(std::find(found.begin(), found.end(), "unit pit"), found.end());
+    EXPECT_NE(std::find(found.begin(), found.end(), "config.board"), found.end());
+}
+
+TEST_F(FindingsTest, AHostThatDoesNotOfferTheBoardIsAFinding) {
+    offer_.board = 0;
+    EXPECT_EQ(only(), "config.board: 0 / 1");
+}
+
+TEST_F(FindingsTest, AUnitOfATypeThatTheHostDoesNotOfferIsAFinding) {
+    std::erase_if(offer_.units, [](const UnitType& t) { return t.name == "Rtc"; });
+    EXPECT_EQ(only(), "unit rtc: unknown / type " + hex(state::Meta<state::Rtc>::id) + " Rtc");
+}
+
+TEST_F(FindingsTest, AHostOffersWhatUnitsAreMadeOfAndNothingElse) {
+    std::vector<std::string> names;
+    for (const UnitType& type : offer_.units) {
+        names.push_back(type.name);
+    }
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names,
+              (std::vector<std::string>{
+                  "AcpiPm",        "Cpu",          "CpuModel",      "FwCfg", "IoApic", "Keyboard",
+                  "Lapic",         "Machine",      "MachineConfig", "Msrs",  "Nested", "PciHost",
+                  "PendingEvents", "Pic",          "Pit",           "Pmu",   "Rtc",    "TestDevice",
+                  "Uart",          "VmGeneration", "Vmcs01"}));
+}
+
+TEST_F(FindingsTest, ADescriptionThatNamesNoBoardOffersTheFirst) {
+    auto j = nlohmann::json::parse(to_json(offer_));
+    EXPECT_EQ(j["board"], 1);
+    j["board"] = 9;
+    EXPECT_EQ(offer_from_json(j.dump())->board, 9U);
+    j.erase("board");
+    EXPECT_EQ(offer_from_json(j.dump())->board, 1U);
+    j["board"] = "many";
+    EXPECT_FALSE(offer_from_json(j.dump()));
+}
+
+/// A snapshot whose units were changed in the making.
+class EditedSnapshotTest : public KeeperTest {
+protected:
+    template <class Edit>
+    snapshot::Snapshot saved(const Edit& edit) {
+        const auto keeper = booted(10);
+        auto units = to_snapshot(keeper->machine().units());
+        edit(units);
+        std::vector<snapshot::Region> regions;
+        for (const auto& region : keeper->machine().memory().regions()) {
+            regions.push_back({region.start, region.size, region.host});
+        }
+        auto to = store();
+        const auto done = to.save({.tag = "edited",
+                                   .units = units,
+                                   .regions = regions,
+                                   .contract = keeper->contract(),
+                                   .engine_semantics = hv::engine_semantics});
+        EXPECT_TRUE(done) << done.error().message;
+        return *to.load("edited");
+    }
+};
+
+TEST_F(EditedSnapshotTest, AsItWasItRunsHere) {
+    EXPECT_TRUE(can_run(findings(saved([](auto&) {}), this_host())));
+}
+
+TEST_F(EditedSnapshotTest, MemoryThatIsNotThatOfTheConfigIsAFinding) {
+    const auto found = findings(saved([](auto& units) {
+                                    auto config =
+                                        *state::decode<state::MachineConfig>(units.front().bytes);
+                                    config.memory *= 2;
+                                    units.front().bytes = state::encode(config);
+                                }),
+                                this_host());
     ASSERT_EQ(found.size(), 2U);
-    EXPECT_EQ(found[0].path, "unit vcpu[0].cpu");
-    EXPECT_EQ(found[1].path, "unit toaster");
+    EXPECT_EQ(found[0].path, "contract.memory"); // what it was saved with
+    EXPECT_EQ(found[1].path, "memory");
+    EXPECT_EQ(found[1].have, "0x400000 bytes at 0x0, 0x10000 bytes at 0xff000000");
+    EXPECT_EQ(found[1].need, "0x800000 bytes at 0x0, 0x10000 bytes at 0xff000000");
+    EXPECT_FALSE(can_run(found));
+}
+
+TEST_F(EditedSnapshotTest, WhatIsMissingAndWhatIsUnknownIsTold) {
+    const auto snapshot = saved([](auto& units) {
+        std::erase_if(units, [](const auto& unit) { return unit.name == "rtc"; });
+        units.push_back({"toaster", 0x1234, {}});
+    });
+    const auto found = findings(snapshot, this_host());
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].path, "unit toaster");
+    EXPECT_EQ(found[1].path, "unit rtc");
+    const auto loaded = Keeper::load(store(), snapshot, {});
+    ASSERT_FALSE(loaded);
+    EXPECT_EQ(loaded.error().code, ErrorCode::incompatible);
 }
 
 TEST_F(FindingsTest, MoreMemoryThanTheHostHasIsToldAndDoesNotBlock) {
@@ -226,10 +401,9 @@ TEST_F(FindingsTest, ADescriptionThatLacksAMemberOrHasAWrongOneIsRefusedByName) 
         auto j = whole;
         j.erase(name);
         const auto read = offer_from_json(j.dump());
-        if (name == "semantics" || name == "physicalBits") {
-            EXPECT_TRUE(read) << name << ": 0.1.0 did not tell it";
-        } else {
-            ASSERT_FALSE(read) << name;
+        const bool later = name == "board" || name == "semantics" || name == "physicalBits";
+        ASSERT_EQ(read.has_value(), later) << name << ": 0.1.0 did not tell some";
+        if (!read) {
             EXPECT_NE(read.error().message.find(name), std::string::npos) << read.error().message;
         }
         j[name] = nullptr;

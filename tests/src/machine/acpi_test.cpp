@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "src/base/digest.hpp"
 #include "src/machine/aml.hpp"
 
 namespace nestor::machine {
@@ -41,7 +42,7 @@ protected:
         return {};
     }
 
-    std::vector<u8> block_ = acpi_tables(base, 4);
+    std::vector<u8> block_ = acpi_tables(base, 4, 1);
 };
 
 TEST_F(AcpiTest, RootPointerHasBothChecksums) {
@@ -91,6 +92,16 @@ TEST_F(AcpiTest, InterruptTableListsProcessorsAndOverrides) {
     }
     EXPECT_EQ(processors, 4u);
     EXPECT_EQ(overrides, (std::vector<std::pair<u8, u32>>{{0, 2}, {9, 9}}));
+}
+
+TEST(AcpiTablesTest, TheBytesOfTheFirstBoardAreThoseOf010) {
+    const auto digest = [](u16 cpus) {
+        const std::vector<u8> tables = acpi_tables(base, cpus, 1);
+        return to_hex(sha256(std::as_bytes(std::span(tables))));
+    };
+    EXPECT_EQ(digest(1), "ae0deadf5fe129be7c10866df986a400238992591551962ab36e7528ec8df81b");
+    EXPECT_EQ(digest(4), "03ca99cc03435a41841d7057446cc64d798a7261d3d8ebb8d84043ff29200d53");
+    EXPECT_EQ(digest(16), "a21b6faea190fd994b9f152ebb3a7052efbb70a2c346d812df7b401ca31c173e");
 }
 
 TEST(AmlTest, IntegersTakeTheShortestForm) {

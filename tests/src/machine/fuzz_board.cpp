@@ -52,14 +52,18 @@ struct Nobody final : device::MessageSink {
 struct Wired {
     std::vector<device::E820Entry> map = machine::memory_map(memory);
     Nobody nobody;
-    Board board{{.tick_hz = 1000000000, .start_time = 0, .memory = memory, .memory_map = map},
+    Board board{{.board = machine::newest_board(),
+                 .tick_hz = 1000000000,
+                 .start_time = 0,
+                 .memory = memory,
+                 .memory_map = map},
                 nobody};
 };
 
 /// Calls visit(unit) for each; does not compile when one is missing.
 template <class Visit>
 void for_each_unit(BoardState& s, const Visit& visit) {
-    auto& [acpi_pm, fw_cfg, io_apic, keyboard, pci_host, pic, pit, rtc, test, uart, generation] = s;
+    auto& [pit, rtc, acpi_pm, generation, uart, keyboard, test, io_apic, pic, pci_host, fw_cfg] = s;
     const auto all = [&visit](auto&... unit) { (visit(unit), ...); };
     all(acpi_pm, fw_cfg, io_apic, keyboard, pci_host, pic, pit, rtc, test, uart, generation);
 }

@@ -387,6 +387,45 @@ TEST(MachineTest, ConfigurationOutOfRangeIsAUsageError) {
     EXPECT_EQ(machine.error().code, ErrorCode::usage);
 }
 
+TEST(MachineTest, AConfigOf010IsOneOfTheFirstBoardAndEncodesToTheSameBytes) {
+    const std::string frozen = "00000000010000000000402000000000";
+    std::vector<std::byte> bytes;
+    for (std::size_t i = 0; i < frozen.size(); i += 2) {
+        bytes.push_back(std::byte(std::stoul(frozen.substr(i, 2), nullptr, 16)));
+    }
+    const auto config = state::decode<state::MachineConfig>(bytes);
+    ASSERT_TRUE(config.has_value()) << config.error().message;
+    EXPECT_EQ(config->board, 1U);
+    EXPECT_EQ(*config, small());
+    EXPECT_EQ(state::encode(*config), bytes);
+    state::MachineConfig later = *config;
+    later.board = 2;
+    EXPECT_NE(state::encode(later), bytes);
+}
+
+TEST(MachineTest, ABoardThatIsNotThereIsAUsageError) {
+    for (const u32 board : {0U, newest_board() + 1, ~0U}) {
+        state::MachineConfig config = small();
+        config.board = board;
+        const auto machine = Machine::create(config);
+        ASSERT_FALSE(machine.has_value());
+        EXPECT_EQ(machine.error().code, ErrorCode::usage);
+        EXPECT_EQ(machine.error().message.find("board " + std::to_string(board)), 0U);
+    }
+}
+
+TEST(MachineTest, ItsUnitsAreThoseThatFollowFromItsConfiguration) {
+    for (const u16 cpus : {u16{1}, u16{2}, max_cpus}) {
+        const auto machine = fresh(cpus);
+        std::vector<UnitName> named;
+        for (const Unit& unit : machine->units()) {
+            named.push_back({unit.name, unit.type});
+        }
+        EXPECT_EQ(units_of(machine->config()), named);
+        EXPECT_EQ(named.size(), 2U + 8U * cpus + 11U);
+    }
+}
+
 TEST(MachineTest, EntropyReseedsTheGenerators) {
     auto one = fresh();
     auto two = fresh();
