@@ -247,6 +247,20 @@ public:
     bool segment_access(arch::Seg segment, u64 offset, unsigned size, Access access_kind,
                         u64& address);
 
+    /// As load_linear, for an instruction that has another access to make: `rest()` probes it, and
+    /// is false with the outcome set. Called where the value comes from outside, before anybody
+    /// there is asked; elsewhere the accesses are made one after the other.
+    template <class T, class Rest>
+    [[nodiscard]] bool load_before(const Op* op, u64 address, T& out, arch::Seg segment,
+                                   const Rest& rest) {
+        if (!tlb.at(address).reads(address, sizeof(T))) [[unlikely]] {
+            const Probe found = probe_read(op, address, sizeof(T), segment);
+            if (found == Probe::stopped || (found == Probe::outside && !rest())) {
+                return false;
+            }
+        }
+        return load_linear(op, address, out, segment);
+    }
     /// Reads `T` at a linear address with the current privilege. False: outcome says why.
     template <class T>
     [[nodiscard]] bool load_linear(const Op* op, u64 address, T& out,
@@ -307,6 +321,14 @@ public:
                              arch::Seg segment);
     /// Checks write rights for all bytes without writing (ENTER, PUSHA, multi-part stores).
     bool probe_write(const Op* op, u64 address, unsigned size, arch::Seg segment);
+    /// The same for reading, and who would be asked. What an instruction reads from outside, it
+    /// reads once: whatever of its other accesses can stop it is probed before.
+    enum class Probe : u8 {
+        stopped, ///< outcome says why
+        inside,  ///< RAM, or nothing that a second read would change
+        outside, ///< somebody outside answers
+    };
+    Probe probe_read(const Op* op, u64 address, unsigned size, arch::Seg segment);
 
     // Implicit supervisor accesses: descriptor tables, TSS (SDM 3A 4.6.1). Privilege and AC do not
     // matter; paging and page mechanism do.
@@ -450,7 +472,13 @@ private:
     bool deliver_injected();
     bool deliver_pending_debug();
     bool code_breakpoint();
-    void after_instruction(u64 rflags_before, bool retired);
+    /// What an instruction found that may have to be put back.
+    struct Before {
+        u64 rflags = 0;
+        u64 pending_debug = 0;
+    };
+    void after_instruction(const Before& before, bool retired);
+    void forget_answers();
     bool stop_for(Outcome o);
     /// The block at the current RIP; null when outcome says why there is none.
     Block* find_block(bool exact);

@@ -256,20 +256,27 @@ bool Cpu::read_pieces(const Op* op, const Pieces& pieces, u8* out) {
     return true;
 }
 
+/// RAM comes last: the instruction starts again with each answer, and what it has read must still
+/// be there.
 bool Cpu::write_pieces(const Op* op, const Pieces& pieces, const u8* in) {
     if (!writable_now(pieces)) {
         return false;
     }
-    for (unsigned i = 0; i < pieces.count; ++i) {
+    const u8* from = in;
+    for (unsigned i = 0; i < pieces.count; from += pieces.piece[i++].size) {
+        const Piece& p = pieces.piece[i];
+        if (p.host == nullptr && !external_piece(op, p, true, const_cast<u8*>(from))) {
+            return false;
+        }
+    }
+    from = in;
+    for (unsigned i = 0; i < pieces.count; from += pieces.piece[i++].size) {
         const Piece& p = pieces.piece[i];
         if (p.host != nullptr) {
             GuestMemory::Page page{p.host - (p.physical & page_mask), p.state};
-            package.memory().prepare_write(Gpa(p.physical), in, p.size, page);
-            std::memcpy(p.host, in, p.size);
-        } else if (!external_piece(op, p, true, const_cast<u8*>(in))) {
-            return false;
+            package.memory().prepare_write(Gpa(p.physical), from, p.size, page);
+            std::memcpy(p.host, from, p.size);
         }
-        in += p.size;
     }
     return true;
 }
@@ -320,6 +327,21 @@ bool Cpu::probe_write(const Op* op, u64 address, unsigned size, Seg segment) {
            stopped(*this, op);
 }
 
+Cpu::Probe Cpu::probe_read(const Op* op, u64 address, unsigned size, Seg segment) {
+    Pieces pieces;
+    if (!check_address(address, size, segment) ||
+        !locate(address, size, Access::read, false, pieces)) {
+        stopped(*this, op);
+        return Probe::stopped;
+    }
+    for (unsigned i = 0; i < pieces.count; ++i) {
+        if (pieces.piece[i].host == nullptr) {
+            return Probe::outside;
+        }
+    }
+    return Probe::inside;
+}
+
 bool Cpu::load_system(const Op* op, u64 address, void* out, unsigned size) {
     // The supervisor view's rights are those of an implicit access: SMAP without AC's excuse.
     const TlbEntry& e = translations.current().view(TlbView::supervisor).at(address);
@@ -352,8 +374,7 @@ bool Cpu::external_access(const Op* op, PendingAccess::Kind kind, u64 address, u
             raise_attention(0); // the dispatcher forgets the answers once the instruction is done
             return true;
         }
-        answers_.clear();
-        answer_next_ = 0;
+        forget_answers();
     }
     if (op->number + 1u != block->count && op->number + 1u != cut_) {
         outcome = Outcome::restart_alone;
@@ -370,9 +391,7 @@ void Cpu::answer_access(u64 data) {
         access.data = data & keep;
     }
     answers_.push_back(access);
-    answer_next_ = 0;
     access = {};
-    alone_ = true;
 }
 
 // SDM 3B 17.2.4: data breakpoints trap after the access. DR7: L/G bits 7:0, R/W and LEN from 16 on.

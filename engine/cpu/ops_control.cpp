@@ -153,8 +153,14 @@ const Op* op_jmp_mem(Cpu& cpu, const Op* op) {
     return go(cpu, op, t.value);
 }
 template <class T>
+[[gnu::noinline]] Target load_call_target(Cpu& cpu, const Op* op) {
+    T v = 0;
+    const bool ok = load_before_push(cpu, op, v);
+    return {v, ok};
+}
+template <class T>
 const Op* op_call_mem(Cpu& cpu, const Op* op) {
-    const Target t = load_target<T>(cpu, op);
+    const Target t = load_call_target<T>(cpu, op);
     if (!t.ok) [[unlikely]] {
         return cpu.abandon(op);
     }

@@ -44,7 +44,7 @@ template <class T>
 template <class T>
 [[gnu::noinline]] bool push_mem(Cpu& cpu, const Op* op) {
     T v;
-    return cpu.load(op, v) && push<T>(cpu, op, v);
+    return load_before_push(cpu, op, v) && push<T>(cpu, op, v);
 }
 template <class T>
 [[gnu::noinline]] bool pop_reg(Cpu& cpu, const Op* op) {
@@ -56,19 +56,29 @@ template <class T>
     cpu.set_reg<T>(op->dst, v); // POP RSP: the value wins
     return true;
 }
+/// SDM 2B POP: an address that uses RSP is formed with RSP already incremented. Puts it back.
+template <class T, class Store>
+bool with_popped_stack(Cpu& cpu, const Store& store) {
+    const u64 old = cpu.s.gpr[4];
+    set_sp(cpu, sp(cpu) + sizeof(T));
+    const bool done = store();
+    cpu.s.gpr[4] = old;
+    return done;
+}
 template <class T>
 [[gnu::noinline]] bool pop_mem(Cpu& cpu, const Op* op) {
     T v;
-    if (!load_stack<T>(cpu, op, sp(cpu), v)) {
+    const auto probe = [&] {
+        u64 address;
+        return cpu.linear(op, sizeof(T), Access::write, address) &&
+               cpu.probe_write(op, address, sizeof(T), Cpu::operand_segment(op));
+    };
+    const auto store_reached = [&] { return with_popped_stack<T>(cpu, probe); };
+    if (!load_stack<T>(cpu, op, sp(cpu), v, store_reached) ||
+        !with_popped_stack<T>(cpu, [&] { return cpu.store<T>(op, v); })) {
         return false;
     }
-    // SDM 2B POP: an address that uses RSP is formed with RSP already incremented.
-    const u64 old = cpu.s.gpr[4];
     set_sp(cpu, sp(cpu) + sizeof(T));
-    if (!cpu.store<T>(op, v)) {
-        cpu.s.gpr[4] = old;
-        return false;
-    }
     return true;
 }
 
@@ -109,7 +119,14 @@ template <class T>
     const u64 top = sp(cpu);
     T v[8];
     for (unsigned i = 0; i < 8; ++i) {
-        if (!load_stack<T>(cpu, op, top + i * sizeof(T), v[7 - i])) {
+        const auto others_reached = [&] {
+            bool reached = true;
+            for (unsigned k = i + 1; k < 8 && reached; ++k) {
+                reached = probe_stack_read<T>(cpu, op, top + k * sizeof(T));
+            }
+            return reached;
+        };
+        if (!load_stack<T>(cpu, op, top + i * sizeof(T), v[7 - i], others_reached)) {
             return false;
         }
     }

@@ -204,7 +204,11 @@ bool width_bit(const Emit& e, const ThunkSpec& spec) {
     if (!is_vex(e)) {
         return insn.raw.rex.W != 0;
     }
-    const bool general = spec.reg.kind == ThunkOperand::gpr || spec.rm.kind == ThunkOperand::gpr ||
+    const bool names_doubleword = e.mnemonic() == ZYDIS_MNEMONIC_VPEXTRD ||
+                                  e.mnemonic() == ZYDIS_MNEMONIC_VPINSRD ||
+                                  e.mnemonic() == ZYDIS_MNEMONIC_VMOVD;
+    const bool general = names_doubleword || spec.reg.kind == ThunkOperand::gpr ||
+                         spec.rm.kind == ThunkOperand::gpr ||
                          e.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SD ||
                          e.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SS || spec.lengths_in;
     return insn.raw.vex.W != 0 && (e.mode.is64() || !general);

@@ -2,9 +2,9 @@
 // VMASKMOV, VPMASKMOV; SDM 2B MASKMOVDQU, MASKMOVQ).
 //
 // A gather that faults has done the elements before: they are in the destination and their mask is
-// clear; the other mask elements are as they were. Where the machine has to fetch a page first,
-// nothing has happened yet and the whole instruction starts again. Stores check all enabled
-// elements before they write one. With no element enabled there is no access and no fault.
+// clear; the other mask elements are as they were. Where the machine has to fetch a page or an
+// answer first, nothing has happened yet and the whole instruction starts again. Stores check all
+// enabled elements before they write one. With no element enabled there is no access and no fault.
 #include <cstring>
 #include <type_traits>
 
@@ -13,6 +13,8 @@
 namespace nestor::cpu::simd {
 
 namespace {
+
+using arch::Seg;
 
 /// Linear address of an element at `displacement` from the operand's address.
 bool element_address(Cpu& cpu, const Op* op, u64 displacement, unsigned size, Access kind,
@@ -80,8 +82,7 @@ template <class Data, class Index>
         }
         mask.e[i] = done ? Data{0} : mask.e[i];
     }
-    if (!done && cpu.outcome != Outcome::fault && cpu.outcome != Outcome::vm_exit &&
-        cpu.outcome != Outcome::access) {
+    if (!done && cpu.outcome != Outcome::fault && cpu.outcome != Outcome::vm_exit) {
         return false;
     }
     if (done) {
@@ -127,8 +128,24 @@ template <class T>
     Vector<T> mask;
     Vector<T> data{};
     std::memcpy(&mask, at(cpu, op->src), bytes);
-    for (unsigned i = 0; i < bytes / sizeof(T); ++i) {
-        if (enabled(mask.e[i]) && !load_element(cpu, op, i * sizeof(T), data.e[i])) {
+    const unsigned count = bytes / static_cast<unsigned>(sizeof(T));
+    const Seg segment = Cpu::operand_segment(op);
+    for (unsigned i = 0; i < count; ++i) {
+        u64 address;
+        const auto others_reached = [&] {
+            bool reached = true;
+            for (unsigned k = i + 1; k < count && reached; ++k) {
+                u64 other;
+                reached =
+                    !enabled(mask.e[k]) ||
+                    (element_address(cpu, op, k * sizeof(T), sizeof(T), Access::read, other) &&
+                     cpu.probe_read(op, other, sizeof(T), segment) != Cpu::Probe::stopped);
+            }
+            return reached;
+        };
+        if (enabled(mask.e[i]) &&
+            (!element_address(cpu, op, i * sizeof(T), sizeof(T), Access::read, address) ||
+             !cpu.load_before(op, address, data.e[i], segment, others_reached))) {
             return false;
         }
     }

@@ -43,6 +43,18 @@ struct Pair {
     T b = 0;
 };
 
+/// Whether nothing stops the access at ES:DI.
+template <class T, String kind>
+bool destination_reached(Cpu& cpu, const Op* op, u64 di) {
+    constexpr Access access = compares(kind) ? Access::read : Access::write;
+    u64 address;
+    if (!cpu.segment_access(Seg::es, di, sizeof(T), access, address)) {
+        return false;
+    }
+    return compares(kind) ? cpu.probe_read(op, address, sizeof(T), Seg::es) != Cpu::Probe::stopped
+                          : cpu.probe_write(op, address, sizeof(T), Seg::es);
+}
+
 /// One element, without moving the registers.
 template <class T, String kind>
 bool one_element(Cpu& cpu, const Op* op, Pair<T>& pair) {
@@ -53,8 +65,11 @@ bool one_element(Cpu& cpu, const Op* op, Pair<T>& pair) {
     T v = cpu.reg<T>(0);
     if constexpr (uses_source(kind)) {
         const Seg segment = Cpu::operand_segment(op);
+        const auto rest = [&] {
+            return !uses_destination(kind) || destination_reached<T, kind>(cpu, op, di);
+        };
         if (!cpu.segment_access(segment, si, sizeof(T), Access::read, address) ||
-            !cpu.load_linear(op, address, v, segment)) {
+            !cpu.load_before(op, address, v, segment, rest)) {
             return false;
         }
     }

@@ -31,13 +31,21 @@ public:
             piece_[count_++] = {offset, offset + size};
         }
     }
+    /// Whether nothing stops a write of any of them.
+    bool reached(Cpu& cpu, const Op* op, u64 address) const {
+        for (unsigned i = 0; i < count_; ++i) {
+            if (!cpu.probe_write(op, address + piece_[i].offset, size(i),
+                                 Cpu::operand_segment(op))) {
+                return false;
+            }
+        }
+        return true;
+    }
     /// Writes all of them, or nothing.
     bool store(Cpu& cpu, const Op* op, u64 address, const Image& image) const {
         const Seg segment = Cpu::operand_segment(op);
-        for (unsigned i = 0; i < count_; ++i) {
-            if (!cpu.probe_write(op, address + piece_[i].offset, size(i), segment)) {
-                return false;
-            }
+        if (!reached(cpu, op, address)) {
+            return false;
         }
         for (unsigned i = 0; i < count_; ++i) {
             if (!cpu.store_slow(op, address + piece_[i].offset, image.b + piece_[i].offset, size(i),
@@ -140,11 +148,6 @@ bool save(Cpu& cpu, const Op* op) {
         image.put(520, rfbm | compacted);
         pieces.add(512, 16);
     } else {
-        u64 old;
-        if (!cpu.load_slow(op, address + 512, &old, sizeof old, Cpu::operand_segment(op))) {
-            return false;
-        }
-        image.put(512, (old & ~rfbm) | present);
         pieces.add(512, 8);
     }
     for (const arch::XComponent& c : arch::xcomponents) {
@@ -153,6 +156,14 @@ bool save(Cpu& cpu, const Op* op) {
             put_component(cpu, c.number, image.b + at);
             pieces.add(at, c.number == 2 ? 16 * vector_count(cpu) : c.size);
         }
+    }
+    if constexpr (!compact) {
+        u64 old;
+        const auto store_reached = [&] { return pieces.reached(cpu, op, address); };
+        if (!cpu.load_before(op, address + 512, old, Cpu::operand_segment(op), store_reached)) {
+            return false;
+        }
+        image.put(512, (old & ~rfbm) | present);
     }
     return pieces.store(cpu, op, address, image);
 }

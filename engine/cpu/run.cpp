@@ -4,6 +4,9 @@
 // The loop lands on an exact count: a block that the budget does not cover is run in its exact
 // variant, with the handler behind the last affordable instruction replaced for the moment. The
 // same cut serves single-stepping, STI and MOV SS shadows, and accesses that must be alone.
+//
+// An instruction that was answered from outside has happened there, so it retires before anything
+// else is taken: while answers wait for it the boundary is not served, whatever came up since.
 #include "engine/cpu/cpu.hpp"
 #include "engine/cpu/decode.hpp"
 #include "engine/cpu/package.hpp"
@@ -64,8 +67,7 @@ void Cpu::transition() {
     attention = 0;
     shadow_fresh = false;
     alone_ = false;
-    answers_.clear();
-    answer_next_ = 0;
+    forget_answers();
     injected.reset();
     delivering.reset();
     monitor_trap_pending = false;
@@ -97,6 +99,7 @@ void Cpu::set_shadow(bool mov_ss) {
 }
 
 void Cpu::inject(const Event& e) {
+    CHECK(!answering());
     injected = e;
     attention |= Attention::injection;
 }
@@ -104,7 +107,7 @@ void Cpu::inject(const Event& e) {
 void Cpu::complete_instruction(unsigned length) {
     s.rip = truncate_rip(s.rip + length);
     s.rflags &= ~rflags::rf;
-    after_instruction(s.rflags, true);
+    after_instruction({s.rflags, s.pending_debug}, true);
     s.retired += 1;
     start_count_ += 1;
     used_ += 1;
@@ -162,7 +165,8 @@ Cpu::Stop Cpu::loop() {
         budget += deferred;
         deferred = 0;
         note_level();
-        if (attention != 0) {
+        const bool answered = answering();
+        if (attention != 0 && !answered) {
             link = nullptr;
             if (!service_boundary()) {
                 return stop_;
@@ -175,7 +179,8 @@ Cpu::Stop Cpu::loop() {
             return Stop::inactive;
         }
         const bool stepping = (attention & (Attention::step | Attention::shadow)) != 0;
-        bool exact = stepping || alone_;
+        const bool alone = stepping || alone_ || answered;
+        bool exact = alone;
         if ((attention & Attention::step) != 0 && !code_breakpoint()) {
             if (!stop_for(outcome)) {
                 return stop_;
@@ -200,18 +205,19 @@ Cpu::Stop Cpu::loop() {
             }
             link = nullptr;
         }
-        const u64 rflags_before = s.rflags;
+        const Before before{s.rflags, s.pending_debug};
         const u64 count_before = count_at(nullptr);
         if (stepping) {
             s.rflags &= ~rflags::rf;
         }
-        const u64 cut = stepping || alone_ ? 1 : static_cast<u64>(std::min<i64>(budget, b->count));
+        const u64 cut = alone ? 1 : static_cast<u64>(std::min<i64>(budget, b->count));
         alone_ = false;
+        answer_next_ = 0;
         execute(b, exact ? cut : ~u64{0});
         if (stepping) {
             budget += deferred;
             deferred = 0;
-            after_instruction(rflags_before, count_at(nullptr) != count_before);
+            after_instruction(before, count_at(nullptr) != count_before);
         }
         if (apic_write != no_apic_write) {
             const u16 offset = apic_write;
@@ -225,11 +231,15 @@ Cpu::Stop Cpu::loop() {
             if (!stop_for(outcome)) {
                 return stop_;
             }
-        } else if (!answers_.empty()) {
-            answers_.clear();
-            answer_next_ = 0;
+        } else if (answered) {
+            forget_answers();
         }
     }
+}
+
+void Cpu::forget_answers() {
+    answers_.clear();
+    answer_next_ = 0;
 }
 
 void Cpu::execute(Block* b, u64 cut) {
@@ -261,15 +271,17 @@ void Cpu::execute(Block* b, u64 cut) {
     }
 }
 
-// Traps and the end of shadows, after one instruction that ran alone (or that L0 emulated).
-void Cpu::after_instruction(u64 rflags_before, bool retired) {
+// Traps and the end of shadows, after one instruction that ran alone (or that L0 emulated). One
+// that did not retire leaves no trap of a data breakpoint behind: it starts again, or has faulted.
+void Cpu::after_instruction(const Before& before, bool retired) {
     if (!retired) {
-        s.rflags |= rflags_before & rflags::rf;
+        s.rflags |= before.rflags & rflags::rf;
+        s.pending_debug = before.pending_debug;
         suppress_trap = false;
         return;
     }
     // SDM 3B 17.3.1.4: the trap comes after the instruction that began with TF set.
-    if ((rflags_before & rflags::tf) != 0 && !suppress_trap) {
+    if ((before.rflags & rflags::tf) != 0 && !suppress_trap) {
         s.pending_debug |= pending_debug::bs;
     }
     note_monitor_trap(*this);
@@ -295,8 +307,7 @@ bool Cpu::stop_for(Outcome o) {
         alone_ = true;
         return true;
     case Outcome::fault: {
-        answers_.clear();
-        answer_next_ = 0;
+        forget_answers();
         const Event e = event;
         if (!deliver(e)) {
             return stop_for(outcome);

@@ -28,6 +28,22 @@ template <class T>
                               address) &&
            cpu.load_linear(op, address, out, arch::Seg::ss);
 }
+/// The same for an instruction that has other accesses to make; see Cpu::load_before.
+template <class T, class Rest>
+[[nodiscard]] bool load_stack(Cpu& cpu, const Op* op, u64 offset, T& out, const Rest& rest) {
+    u64 address;
+    return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::read,
+                              address) &&
+           cpu.load_before(op, address, out, arch::Seg::ss, rest);
+}
+/// Whether a read there would be stopped. False: outcome says why.
+template <class T>
+[[nodiscard]] bool probe_stack_read(Cpu& cpu, const Op* op, u64 offset) {
+    u64 address;
+    return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::read,
+                              address) &&
+           cpu.probe_read(op, address, sizeof(T), arch::Seg::ss) != Cpu::Probe::stopped;
+}
 template <class T>
 [[nodiscard]] bool store_stack(Cpu& cpu, const Op* op, u64 offset, T value) {
     u64 address;
@@ -41,6 +57,14 @@ template <class T>
     return cpu.segment_access(arch::Seg::ss, offset & sp_mask(cpu), sizeof(T), Access::write,
                               address) &&
            cpu.probe_write(op, address, sizeof(T), arch::Seg::ss);
+}
+/// The memory operand of an instruction that goes on to push.
+template <class T>
+[[nodiscard]] bool load_before_push(Cpu& cpu, const Op* op, T& out) {
+    u64 address;
+    const auto push_reached = [&] { return probe_stack<T>(cpu, op, sp(cpu) - sizeof(T)); };
+    return cpu.linear(op, sizeof(T), Access::read, address) &&
+           cpu.load_before(op, address, out, Cpu::operand_segment(op), push_reached);
 }
 template <class T>
 [[nodiscard]] bool push(Cpu& cpu, const Op* op, T value) {

@@ -170,6 +170,7 @@ u64 Vcpu::Impl::next_deadline() const {
 }
 
 Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
+    CHECK(outside.kind == cpu::PendingAccess::Kind::none); // the board has answered
     if (unsettled) {
         if (const Result<> settled = settle(); !settled) {
             return Refused{settled.error().message};
@@ -251,6 +252,10 @@ void Vcpu::complete(u64 data) {
     CHECK(impl_->outside.kind != cpu::PendingAccess::Kind::none);
     impl_->outside = {};
     impl_->cpu.answer_access(data);
+}
+
+bool Vcpu::in_instruction() const {
+    return impl_->cpu.answering() || impl_->outside.kind != cpu::PendingAccess::Kind::none;
 }
 
 void Vcpu::stop_at_l2(bool on) { impl_->stop_at_l2 = on; }

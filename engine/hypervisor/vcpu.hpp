@@ -82,6 +82,10 @@ public:
     /// Answers a PortAccess or MmioAccess. Writes are completed too (the data is ignored).
     void complete(u64 data);
 
+    /// Somebody outside has answered an access of an instruction that is not complete yet. It is
+    /// what the next run completes before anything else; until then nothing is saved or loaded.
+    [[nodiscard]] bool in_instruction() const;
+
     /// Whether run() would do something other than return Halted or WaitingForSipi.
     [[nodiscard]] bool runnable() const;
 
@@ -108,6 +112,7 @@ public:
     /// Power-on reset or INIT-like reset of everything a machine reset resets.
     void reset();
 
+    /// Not in the middle of an instruction.
     [[nodiscard]] state::Vcpu save() const;
     /// Replaces one state unit, in any order with the others, also before the first run. A unit is
     /// checked by itself; settle() checks what belongs together.

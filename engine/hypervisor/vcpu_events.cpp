@@ -93,7 +93,7 @@ std::optional<Exit> Vcpu::Impl::inject_next() {
     follow_lapic();
     follow_interrupts();
     cpu.controls.proc = (cpu.controls.proc & ~windows) | nested.windows();
-    if (cpu.injecting() || cpu.answering() || outside.kind != cpu::PendingAccess::Kind::none) {
+    if (cpu.injecting() || cpu.answering()) {
         return std::nullopt;
     }
     if (nested.s.guest_mode) {

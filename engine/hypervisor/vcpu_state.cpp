@@ -7,6 +7,7 @@
 
 #include "engine/arch/bits.hpp"
 #include "engine/hypervisor/vcpu_impl.hpp"
+#include "src/base/check.hpp"
 
 namespace nestor::hv {
 
@@ -96,6 +97,7 @@ Result<> Vcpu::Impl::settle() {
 // --- the contract -------------------------------------------------------------------------------
 
 state::Vcpu Vcpu::save() const {
+    CHECK(!in_instruction());
     impl_->cpu.materialize();
     return impl_->save();
 }

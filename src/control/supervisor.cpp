@@ -122,13 +122,14 @@ Result<bool> Supervisor::serve_page(const machine::Stop& stop) {
 }
 
 /// Runs the machine and serves its requests for pages, without looking outside in between as long
-/// as that does not take long.
+/// as that does not take long, nor in the middle of an instruction.
 Result<machine::Stop> Supervisor::run_machine() {
     const machine::RunLimits until = limits();
     const Clock::time_point end = Clock::now() + slice_goal;
     for (;;) {
         const machine::Stop stop = machine_.run(until);
-        if (!TRY(serve_page(stop)) || Clock::now() > end) {
+        const bool served = TRY(serve_page(stop));
+        if (!served || (Clock::now() > end && !machine_.in_instruction())) {
             return stop;
         }
     }

@@ -168,6 +168,7 @@ Result<> Machine::boot(const BootImages& images) {
 
 Result<> Machine::reboot(const BootImages& images) {
     Impl& m = *impl_;
+    CHECK(!m.completing);
     TRY(m.ram->clear());
     for (auto& vcpu : m.vcpus) {
         vcpu->reset();
@@ -183,8 +184,11 @@ Result<> Machine::reboot(const BootImages& images) {
 
 Stop Machine::run(const RunLimits& limits) { return impl_->run(limits); }
 
+bool Machine::in_instruction() const { return impl_->completing; }
+
 void Machine::input(const Input& input) {
     Impl& m = *impl_;
+    CHECK(!m.completing);
     if (const auto* serial = std::get_if<SerialInput>(&input)) {
         m.board->receive_serial(serial->bytes);
     } else if (const auto* advance = std::get_if<AdvanceTicks>(&input)) {

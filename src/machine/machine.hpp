@@ -122,9 +122,14 @@ public:
     [[nodiscard]] Result<> reboot(const BootImages& images);
 
     /// Runs until a limit or an event. Afterwards the machine stands between two instructions and
-    /// can be saved. Where it is stopped changes nothing of what it does.
+    /// can be saved, but for a page that is needed in_instruction(). Where it is stopped changes
+    /// nothing of what it does.
     [[nodiscard]] Stop run(const RunLimits& limits);
-    /// The one door for what comes from outside. It takes effect at the current count.
+    /// A device has answered an instruction that needs a page before it can retire: nothing may be
+    /// saved, loaded or put in until run() has completed it.
+    [[nodiscard]] bool in_instruction() const;
+    /// The one door for what comes from outside. It takes effect at the current count. Not
+    /// in_instruction().
     void input(const Input& input);
 
     /// Bytes of serial input that the guest has not read yet.

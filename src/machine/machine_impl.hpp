@@ -60,7 +60,7 @@ struct Machine::Impl final : hv::BoardPort, device::MessageSink {
     std::vector<std::unique_ptr<hv::Vcpu>> vcpus;
 
     /// An access of the owner was answered; the instruction has to be completed before anything
-    /// else happens. Never true between two calls of run().
+    /// else happens. Between two calls of run() only where it needs a page.
     bool completing = false;
     /// Ticks at which a vCPU was last run and stayed halted: its deadline up to then is served.
     std::vector<Ticks> served;

@@ -191,7 +191,6 @@ std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
                             .ticks = ticks(),
                             .ticks_per_insn_num = config.ticks_per_instruction,
                             .ticks_per_insn_den = 1};
-    completing = false;
     const Icount until = turn_end(limits);
     const bool l2_before = vcpu.l2_active();
     const hv::Exit exit = vcpu.run(base, until);
@@ -203,12 +202,8 @@ std::optional<Stop> Machine::Impl::step(const RunLimits& limits) {
         s.fruitless_jumps = 0;
     }
     const auto stop = handle(exit, done != 0);
-    // An exit that comes before `until` may stand in the middle of an instruction. It comes before
-    // every limit too, so one instruction more passes none.
-    const bool asks = std::holds_alternative<hv::PortAccess>(exit) ||
-                      std::holds_alternative<hv::MmioAccess>(exit) ||
-                      std::holds_alternative<hv::EoiBroadcast>(exit);
-    completing = asks && Icount(s.count) < until;
+    completing =
+        vcpu.in_instruction(); // one instruction more passes no limit: it is before `until`
     return stop;
 }
 

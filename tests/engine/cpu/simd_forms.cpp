@@ -228,6 +228,9 @@ const std::vector<SimdForm>& simd_forms() {
             const unsigned encoding = (i >> 8) / 24; // legacy, VEX.128, VEX.256
             f.vex = encoding != 0;
             f.l = encoding == 2;
+            if (!f.vex && f.map == 1 && (f.opcode == 0x38 || f.opcode == 0x3a)) {
+                continue; // the escapes to the other maps
+            }
             sweep(f, found);
         }
         std::vector<SimdForm> list;

@@ -59,6 +59,11 @@ void tame(Generated& g, Random& random);
 /// surely fault, jumps nowhere else, and does not loop. Only such cases may be run.
 bool is_safe(const Generated& g);
 
+/// A general register of the start state, of any width, as 64 bits; RIP is that behind the code.
+u64 register_value(const Case& c, ZydisRegister reg);
+/// Of a memory operand in the start state.
+u64 effective_address(const Generated& g, const ZydisDecodedOperand& o);
+
 /// Fills insn, operands and valid from the code bytes.
 void decode_case(Generated& g);
 

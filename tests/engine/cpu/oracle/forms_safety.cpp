@@ -9,8 +9,6 @@
 
 namespace nestor::test {
 
-namespace {
-
 u64 register_value(const Case& c, ZydisRegister reg) {
     if (reg == ZYDIS_REGISTER_NONE) {
         return 0;
@@ -34,6 +32,9 @@ u64 effective_address(const Generated& g, const ZydisDecodedOperand& o) {
                                                        : 0);
     return g.insn.address_width == 32 ? static_cast<u32>(a) : a;
 }
+
+namespace {
+
 bool is_bit_string(const Generated& g) {
     switch (g.insn.mnemonic) {
     case ZYDIS_MNEMONIC_BT:
@@ -47,8 +48,6 @@ bool is_bit_string(const Generated& g) {
     }
 }
 bool is_branch(const Generated& g) { return g.insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE; }
-bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16) == a; }
-
 /// Within the layout with room on both sides, or where an access surely faults.
 bool is_safe_address(u64 a, bool mode32) {
     constexpr u64 margin = 512;
@@ -56,7 +55,7 @@ bool is_safe_address(u64 a, bool mode32) {
         return true;
     }
     return (a < 0x10000 - margin && a >= margin) ||
-           (!mode32 && !canonical(a) && !canonical(a - margin) && !canonical(a + margin));
+           (!mode32 && !is_canonical(a) && !is_canonical(a - margin) && !is_canonical(a + margin));
 }
 /// A run of bytes up or down from an address: within the layout, or faulting at once.
 bool is_safe_run(const Case& c, u64 a, u64 bytes) {
@@ -69,7 +68,7 @@ bool is_safe_run(const Case& c, u64 a, u64 bytes) {
     const u64 low = down ? a - bytes : a;
     const u64 high = down ? a + 8 : a + bytes + 8;
     return (low >= first && high <= end) || (high <= 0x10000 && low < high) ||
-           (!c.mode32 && !canonical(low) && !canonical(high));
+           (!c.mode32 && !is_canonical(low) && !is_canonical(high));
 }
 bool is_safe_target(const Generated& g, u64 target) {
     if (g.c.mode32) {
@@ -80,7 +79,7 @@ bool is_safe_target(const Generated& g, u64 target) {
         return false;
     }
     return (target >= code_address && target < code_address + 0x2000) || target < 0xf000 ||
-           (!g.c.mode32 && !canonical(target));
+           (!g.c.mode32 && !is_canonical(target));
 }
 /// The memory operand that holds the target of an indirect jump or a return, or null.
 const ZydisDecodedOperand* target_operand(const Generated& g) {

@@ -18,7 +18,7 @@ namespace {
 
 constexpr u32 user_code64 = 0xa0fb;
 constexpr u32 user_code32 = 0xc0fb;
-constexpr u32 user_data = 0xc0f3;
+constexpr state::Segment flat_data{0, 0xffffffff, 0xc0f3, 0x2b};
 
 cpu::Package::Config package_config() {
     cpu::Package::Config config;
@@ -29,7 +29,7 @@ cpu::Package::Config package_config() {
 
 } // namespace
 
-GuestSide::GuestSide()
+GuestSide::GuestSide(Device device)
     : ram_(static_cast<u8*>(
           mmap(nullptr, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))),
       states_(ram_size / page_size) {
@@ -44,7 +44,9 @@ GuestSide::GuestSide()
     entry(0x3000, data_address >> 21 & 511, 0x4000 | user);
     entry(0x3000, code_address >> 21 & 511, 0x4000 | user);
     for (u64 i = 0; i < 2; ++i) {
-        entry(0x4000, (data_address >> 12 & 511) + i, (data_frame + i * page_size) | user);
+        const bool outside = (static_cast<unsigned>(device) >> i & 1) != 0;
+        entry(0x4000, (data_address >> 12 & 511) + i,
+              ((outside ? device_frame : data_frame) + i * page_size) | user);
         entry(0x4000, (code_address >> 12 & 511) + i, (code_frame + i * page_size) | user);
     }
     entry(0x4000, read_only_address >> 12 & 511, (data_frame + 0x2000) | pte::p | pte::u);
@@ -58,10 +60,8 @@ GuestSide::GuestSide()
     s.cr4 = cr4::pae | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave;
     s.xcr0 = 7;
     s.efer = efer::lme | efer::lma | efer::nxe | efer::sce;
-    for (state::Segment& segment : s.segments) {
-        segment = {0, 0xffffffff, user_data, 0x2b};
-    }
     cpu_->controls.exception_bitmap = ~u32{0};
+    s.segments.fill(flat_data);
     set_mode(false);
     cpu_->rehydrate();
 }
@@ -81,6 +81,12 @@ void GuestSide::reset(const u8* pattern) {
     const std::vector<u8> traps(2 * page_size, 0xcc);
     if (std::memcmp(ram_ + code_frame, traps.data(), traps.size()) != 0) {
         write(code_frame, traps.data(), traps.size());
+    }
+    // What a case can change and does not state.
+    state::X87& x87 = cpu_->s.x87;
+    x87.instruction_pointer = x87.data_pointer = x87.opcode = 0;
+    for (const Seg seg : {Seg::es, Seg::ds, Seg::fs, Seg::gs}) {
+        cpu_->seg(seg) = flat_data;
     }
 }
 
@@ -148,14 +154,29 @@ Result GuestSide::finish(const Case& c, cpu::Cpu::Stop stop) {
     return r;
 }
 
+/// The device's bytes are those of the data pages.
+void GuestSide::answer() {
+    const cpu::PendingAccess& a = cpu_->access;
+    u8* const at = ram_ + (a.address - device_frame + data_frame);
+    asked_.push_back({a.address - device_frame + data_address, a.size, a.write});
+    u64 data = a.data;
+    std::memcpy(a.write ? static_cast<void*>(at) : &data, a.write ? &data : static_cast<void*>(at),
+                a.size);
+    cpu_->answer_access(data);
+}
+
 Result GuestSide::run(const Case& c, bool stepwise) {
     constexpr u64 most = 10000;
+    asked_.clear();
     load(c);
     cpu::Cpu::Stop stop = cpu::Cpu::Stop::count;
     for (u64 done = 0; done < most && stop == cpu::Cpu::Stop::count;) {
         stop = cpu_->run(done, stepwise ? 1 : most);
         done += stepwise ? 1 : most;
-        while (stop == cpu::Cpu::Stop::yield) {
+        while (stop == cpu::Cpu::Stop::yield || stop == cpu::Cpu::Stop::access) {
+            if (stop == cpu::Cpu::Stop::access) {
+                answer();
+            }
             stop = cpu_->run(done, stepwise ? 1 : most);
         }
     }

@@ -1,7 +1,8 @@
-// The host processor and Cpu side by side: both run the same few bytes of user code from the same
-// state on the same memory, and what comes out is compared.
+// A judge and Cpu side by side: both run the same few bytes of user code from the same state on the
+// same memory, and what comes out is compared.
 //
-// The host runs the code in this process, entered and left through signals; int3 ends a case. Code
+// The judge is the host processor, in this process, or for 32-bit code QEMU. Where an ability is
+// missing (abilities.hpp) the cases that need it are left out and counted. int3 ends a case. Code
 // and data lie at fixed addresses below 4 GiB, so that 32-bit code (in compatibility mode) and
 // absolute addresses work. Both sides see the same layout, in pages:
 //   data: not present, two writable, one read-only, not present;  code: not present, two, not
@@ -11,6 +12,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,9 @@ inline constexpr u64 code_address = 0x70101000; ///< two pages of int3
 inline constexpr unsigned window_size = 256;
 /// The window lies across the boundary of the two writable pages.
 inline constexpr u64 window_address = data_address + 4096 - window_size / 2;
+
+/// Whether an address is, under 4-level paging (SDM 1 3.3.7.1).
+inline bool is_canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16) == a; }
 
 /// What a user program sees of the processor. x87 is the first 160 bytes of an FXSAVE image.
 struct UserState {
@@ -59,15 +64,36 @@ struct Result {
 u64 cases_wanted(u64 otherwise);
 u64 seed_wanted();
 
-/// Both processors. One at a time in a process: it owns the addresses above and signal handlers.
+/// Who judges. QEMU has 32-bit code only.
+enum class JudgeKind : u8 { host, qemu };
+
+enum class Need : u8;
+struct Abilities;
+
+/// What a judge can tell; found out and printed the first time.
+const Abilities& abilities_of(JudgeKind kind);
+/// How many cases were left out so far because the judge has not what they need; for page_fault how
+/// many were compared without error code and address.
+u64 left_out(JudgeKind kind, Need need);
+
+/// The judge's end of a case, and Cpu's.
+struct Ends {
+    Result judge;
+    Result guest;
+};
+
+/// Judge and Cpu. One at a time in a process: the host owns the addresses above and signal
+/// handlers.
 class Harness final {
 public:
-    Harness();
+    explicit Harness(JudgeKind kind = JudgeKind::host);
     ~Harness();
     Harness(const Harness&) = delete;
     Harness& operator=(const Harness&) = delete;
 
-    Result run_host(const Case& c);
+    /// Runs a case on both, Cpu stopping after every instruction if `stepwise`. Nothing where the
+    /// judge cannot tell.
+    std::optional<Ends> run(const Case& c, bool stepwise = false);
     Result run_guest(const Case& c);
     /// As run_guest, but stopping after every instruction.
     Result run_guest_stepwise(const Case& c);
@@ -83,16 +109,16 @@ public:
     [[nodiscard]] cpu::Cpu& cpu();
 
 private:
-    struct Guest;
-    std::unique_ptr<Guest> guest_;
+    struct Sides;
+    std::unique_ptr<Sides> sides_;
 };
 
 /// What differs and may not, by name; `undefined` is a mask of flags not to compare.
 /// Empty when both agree.
-std::string compare(const Case& c, const Result& host, const Result& guest, u64 undefined_flags);
+std::string compare(const Case& c, const Result& judge, const Result& guest, u64 undefined_flags);
 
 /// A complete report: bytes, disassembly, start state, both ends, differences marked.
-std::string report(const Case& c, const Result& host, const Result& guest,
+std::string report(const Case& c, const Result& judge, const Result& guest,
                    const std::string& differences);
 
 /// Text form of a case for tests/engine/cpu/oracle/vectors, and back. Throws std::runtime_error on

@@ -1,23 +1,27 @@
 // The host side of the oracle; see harness.hpp.
 #pragma once
 
-#include "tests/engine/cpu/oracle/harness.hpp"
+#include <csignal>
+
+#include "tests/engine/cpu/oracle/judge.hpp"
 
 namespace nestor::test {
 
-class HostSide final {
+/// The processor this program runs on. One at a time in a process: signal handlers and addresses.
+class HostSide final : public Judge {
 public:
     HostSide();
-    ~HostSide();
-    HostSide(const HostSide&) = delete;
-    HostSide& operator=(const HostSide&) = delete;
+    ~HostSide() override;
 
-    Result run(const Case& c);
-    /// Sets the three data pages; the third becomes read-only.
-    void fill_data(const u8* pattern);
+    Result run(const Case& c) override;
+    Result try_out(const Case& c) override;
+    /// The third page becomes read-only.
+    void fill_data(const u8* pattern) override;
+    [[nodiscard]] const u8* data() const override;
 
 private:
-    std::vector<u8> stack_; ///< of the signal handlers
+    stack_t stack_{};          ///< of the signal handler
+    stack_t previous_stack_{}; ///< a sanitizer has its own
 };
 
 } // namespace nestor::test
