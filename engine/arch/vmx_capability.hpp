@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <utility>
 
 #include "engine/arch/vmx_control.hpp"
 #include "src/base/bits.hpp"
@@ -25,7 +26,7 @@ struct VmxModel {
 /// One value per MSR. Those of the silicon come from vmx_capabilities(); fewer 1-settings are as
 /// good.
 struct VmxCapabilities {
-#define VMX_CAPABILITY(index, name, section) u64 name = 0;
+#define VMX_CAPABILITY(index, name, rule, section) u64 name = 0;
 #include "engine/arch/vmx_capability.def"
 #undef VMX_CAPABILITY
 
@@ -55,7 +56,7 @@ struct VmxCapabilities {
     /// The value of an MSR by index, or null for another MSR.
     [[nodiscard]] constexpr const u64* find(u32 index) const {
         switch (index) {
-#define VMX_CAPABILITY(number, name, section)                                                      \
+#define VMX_CAPABILITY(number, name, rule, section)                                                \
     case number:                                                                                   \
         return &name;
 #include "engine/arch/vmx_capability.def"
@@ -63,6 +64,10 @@ struct VmxCapabilities {
         default:
             return nullptr;
         }
+    }
+
+    [[nodiscard]] constexpr u64* find(u32 index) {
+        return const_cast<u64*>(std::as_const(*this).find(index));
     }
 
     bool operator==(const VmxCapabilities&) const = default;
@@ -143,6 +148,27 @@ constexpr VmxCapabilities vmx_capabilities(const VmxModel& model) {
                      ept_vpid::invvpid_all | ept_vpid::invvpid_keep_globals;
     c.vmfunc = vmfunc::eptp_switching;
     c.vmcs_enum = u64{0x19} << 1; // the highest index of a field, TSC multiplier's
+    return c;
+}
+
+/// How a CPU model's value and the silicon's go together, by rule of the table.
+namespace vmx_mask {
+constexpr u64 controls(u64 model, u64 silicon) {
+    return (model & silicon & ~mask(31, 0)) | ((model | silicon) & mask(31, 0));
+}
+constexpr u64 bits(u64 model, u64 silicon) { return model & silicon; }
+constexpr u64 fixed0(u64 model, u64 silicon) { return model | silicon; }
+constexpr u64 model(u64 value, u64) { return value; }
+} // namespace vmx_mask
+
+/// What is left of a CPU model's capabilities on this silicon; what the silicon learnt since the
+/// model was frozen does not show.
+constexpr VmxCapabilities masked(const VmxCapabilities& frozen, const VmxCapabilities& silicon) {
+    VmxCapabilities c;
+#define VMX_CAPABILITY(index, name, rule, section)                                                 \
+    c.name = vmx_mask::rule(frozen.name, silicon.name);
+#include "engine/arch/vmx_capability.def"
+#undef VMX_CAPABILITY
     return c;
 }
 

@@ -1,7 +1,7 @@
 // Extended state components and their place in the XSAVE area (SDM 1 13.4, 13.5).
 //
 // The layout belongs to the CPU profile nestor-v1 and is that of Intel processors with AVX-512, so
-// that PKRU is where guests have always seen it. CPUID leaf 0DH is made from this table.
+// that PKRU is where guests have always seen it. Every CPUID leaf 0DH has to agree with this table.
 #pragma once
 
 #include <array>

@@ -54,6 +54,11 @@ Package::Package(GuestMemory& memory, const Config& config)
 
 Package::~Package() { memory_.set_watcher(nullptr); }
 
+void Package::set_features(const Features& features) {
+    features_ = features;
+    forget_all();
+}
+
 void Package::forget_all() {
     const bool derived = !code_->empty() || !tables_.empty();
     code_->reset();

@@ -33,6 +33,8 @@ struct Features {
     bool gigabyte_pages = true;
     bool nx = true;
     bool la57 = true;
+
+    bool operator==(const Features&) const = default;
 };
 
 class Package final : private GuestMemory::Watcher {
@@ -49,6 +51,9 @@ public:
 
     [[nodiscard]] GuestMemory& memory() { return memory_; }
     [[nodiscard]] const Features& features() const { return features_; }
+    /// The processors become others, and forget every derived structure: before their state is
+    /// loaded.
+    void set_features(const Features& features);
     [[nodiscard]] CodeCache& code() { return *code_; }
     [[nodiscard]] unsigned tlb_entries() const { return tlb_entries_; }
 

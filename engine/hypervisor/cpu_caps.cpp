@@ -1,11 +1,10 @@
-// CPU models, capabilities and CPUID: three views of two tables (cpu_feature.def, cpuid_*.def).
+// Capabilities and CPUID: what a vCPU's CPUID entries mean for the silicon and for L0.
 //
-// Owns nothing. The guest's CPUID is data (state::CpuidEntry), computed from the model when the
-// machine is made and saved with it; capabilities are derived from that, so a restored machine
-// keeps what it was promised even if a later engine offers more.
+// Owns nothing. The guest's CPUID is data (state::CpuidEntry), made from the model when the machine
+// is made and saved with it; capabilities are derived from that, masked by the engine's features
+// (cpu_feature.def), so a restored machine keeps what it was promised even if a later engine offers
+// more.
 #include "engine/hypervisor/cpu_caps.hpp"
-
-#include <bit>
 
 #include <fmt/format.h>
 
@@ -20,11 +19,8 @@ using arch::CpuidWord;
 namespace {
 
 constexpr u32 leaf_basic = 0x1;
-constexpr u32 leaf_cache = 0x4;
 constexpr u32 leaf_topology = 0xb;
 constexpr u32 leaf_xstate = 0xd;
-
-constexpr u64 offered_xcr0 = arch::xcr0::x87 | arch::xcr0::sse | arch::xcr0::avx | arch::xcr0::pkru;
 
 constexpr std::array<u32, arch::cpuid_words> engine_words = [] {
     std::array<u32, arch::cpuid_words> words{};
@@ -33,25 +29,6 @@ constexpr std::array<u32, arch::cpuid_words> engine_words = [] {
     }
     return words;
 }();
-
-u32 register_of(const state::CpuidEntry& e, unsigned reg) {
-    const u32 values[] = {e.eax, e.ebx, e.ecx, e.edx};
-    return values[reg];
-}
-
-void or_register(state::CpuidEntry& e, unsigned reg, u32 value) {
-    u32* const values[] = {&e.eax, &e.ebx, &e.ecx, &e.edx};
-    *values[reg] |= value;
-}
-
-const state::CpuidEntry* find(std::span<const state::CpuidEntry> entries, u32 leaf, u32 subleaf) {
-    for (const state::CpuidEntry& e : entries) {
-        if (e.leaf == leaf && (!e.has_subleaf || e.subleaf == subleaf)) {
-            return &e;
-        }
-    }
-    return nullptr;
-}
 
 /// Instruction sets that need no feature bit.
 constexpr auto baseline = std::to_array<ZydisISASet>({
@@ -135,83 +112,71 @@ void add_sets(cpu::IsaMask& mask, std::initializer_list<ZydisISASet> list) {
     }
 }
 
-/// Topology and sizes that depend on the vCPU or on the engine's state components.
-void complete_entry(state::CpuidEntry& e, u16 index, u16 count) {
-    const u32 shift = static_cast<u32>(std::bit_width(static_cast<unsigned>(count - 1)));
-    switch (e.leaf) {
-    case leaf_basic:
-        e.ebx |= u32{index} << 24 | u32{count} << 16;
-        e.edx &= count == 1 ? ~(u32{1} << 28) : ~u32{0}; // HTT
-        break;
-    case leaf_cache:
-        e.eax |= ((u32{1} << shift) - 1) << 26;
-        if (e.subleaf == 3) {
-            e.eax |= ((u32{1} << shift) - 1) << 14; // L3 is shared by all
-        }
-        break;
-    case leaf_topology:
-        e.edx = index;
-        if (e.subleaf == 1) {
-            e.eax = shift;
-            e.ebx = count;
-        }
-        break;
-    case leaf_xstate:
-        if (e.subleaf == 0) {
-            e.eax = static_cast<u32>(offered_xcr0);
-            e.ecx = arch::xsave_standard_size(offered_xcr0);
-        }
-        for (const arch::XComponent& c : arch::xcomponents) {
-            if (e.subleaf == c.number) {
-                e.eax = c.size;
-                e.ebx = c.offset;
-            }
-        }
-        break;
-    default:
-        break;
-    }
-}
-
 } // namespace
 
-CpuCaps::CpuCaps(std::span<const state::CpuidEntry> cpuid) {
+u32 cpuid_register(const state::CpuidEntry& e, unsigned reg) {
+    const u32 values[] = {e.eax, e.ebx, e.ecx, e.edx};
+    return values[reg];
+}
+
+const state::CpuidEntry* find_cpuid(std::span<const state::CpuidEntry> entries, u32 leaf,
+                                    u32 subleaf) {
+    for (const state::CpuidEntry& e : entries) {
+        if (e.leaf == leaf && (!e.has_subleaf || e.subleaf == subleaf)) {
+            return &e;
+        }
+    }
+    return nullptr;
+}
+
+CpuCaps::CpuCaps(std::span<const state::CpuidEntry> cpuid)
+    : CpuCaps(cpuid, engine_offer().features) {}
+
+CpuCaps::CpuCaps(std::span<const state::CpuidEntry> cpuid,
+                 const std::array<u32, arch::cpuid_words>& granted) {
     for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
         const arch::CpuidRegister& r = arch::cpuid_registers[w];
-        const state::CpuidEntry* e = find(cpuid, r.leaf, r.subleaf);
-        words_[w] = e == nullptr ? 0 : register_of(*e, r.reg) & engine_words[w];
+        const state::CpuidEntry* e = find_cpuid(cpuid, r.leaf, r.subleaf);
+        words_[w] = e == nullptr ? 0 : cpuid_register(*e, r.reg) & granted[w];
     }
 }
 
-u32 CpuCaps::engine_word(CpuidWord word) { return engine_words[static_cast<std::size_t>(word)]; }
-
-std::vector<std::string_view> cpu_model_names() { return {"nestor-v1"}; }
-
-Result<std::vector<state::CpuidEntry>> cpu_model_cpuid(std::string_view model, u16 index,
-                                                       u16 count) {
-    if (model != "nestor-v1") {
-        return fail(ErrorCode::usage, fmt::format("unknown CPU model '{}'", model),
-                    fmt::format("known models: {}", fmt::join(cpu_model_names(), ", ")));
-    }
-    std::vector<state::CpuidEntry> entries;
-    constexpr bool any = false;
-    constexpr bool exact = true;
-#define CPUID_LEAF(leaf, subleaf, match, eax, ebx, ecx, edx)                                       \
-    entries.push_back({leaf, subleaf, eax, ebx, ecx, edx, match});
-#include "engine/arch/cpuid_nestor_v1.def"
-#undef CPUID_LEAF
-    for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
-        const arch::CpuidRegister& r = arch::cpuid_registers[w];
-        for (state::CpuidEntry& e : entries) {
-            if (e.leaf == r.leaf && (!e.has_subleaf || e.subleaf == r.subleaf)) {
-                or_register(e, r.reg, engine_words[w]);
-            }
+const CpuOffer& engine_offer() {
+    static constexpr CpuOffer offer = [] {
+        CpuOffer o;
+        o.features = engine_words;
+        o.xcr0 = arch::xcr0::x87 | arch::xcr0::sse;
+        for (const arch::XComponent& c : arch::xcomponents) {
+            (c.supervisor ? o.xss : o.xcr0) |= u64{1} << c.number;
         }
+        return o;
+    }();
+    return offer;
+}
+
+u64 xcr0_of(const CpuCaps& caps) {
+    using namespace arch;
+    const auto allow = [&](CpuFeature feature, u64 mask) { return caps.has(feature) ? mask : 0; };
+    return xcr0::x87 | allow(CpuFeature::sse, xcr0::sse) | allow(CpuFeature::avx, xcr0::avx) |
+           allow(CpuFeature::pku, xcr0::pkru);
+}
+
+Result<std::vector<state::CpuidEntry>> cpu_model_cpuid(std::string_view name, u16 index,
+                                                       u16 count) {
+    const CpuModel* const model = find_model(name);
+    if (model == nullptr) {
+        return unknown_model(name, cpu_models());
     }
-    for (state::CpuidEntry& e : entries) {
-        complete_entry(e, index, count);
+    return cpu_model_cpuid(*model, index, count);
+}
+
+Failure unknown_model(std::string_view name, std::span<const CpuModel* const> models) {
+    std::string known;
+    for (const CpuModel* model : models) {
+        known += (known.empty() ? "" : ", ") + std::string(model->name);
     }
-    return entries;
+    return fail(ErrorCode::usage, fmt::format("unknown CPU model '{}'", name),
+                "known models: " + known);
 }
 
 cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
@@ -228,7 +193,7 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
     }
 #include "engine/arch/cpu_feature.def"
 #undef CPU_FEATURE
-    if (const state::CpuidEntry* e = find(cpuid, 0x80000008, 0); e != nullptr) {
+    if (const state::CpuidEntry* e = find_cpuid(cpuid, 0x80000008, 0); e != nullptr) {
         f.physical_bits = static_cast<u8>(e->eax & 0xff);
     }
     const auto allow = [&](CpuFeature feature, u64 mask) { return caps.has(feature) ? mask : 0; };
@@ -246,8 +211,7 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
     f.efer_reserved =
         ~(allow(CpuFeature::syscall, efer::sce) |
           allow(CpuFeature::long_mode, efer::lme | efer::lma) | allow(CpuFeature::nx, efer::nxe));
-    f.xcr0_allowed = xcr0::x87 | allow(CpuFeature::sse, xcr0::sse) |
-                     allow(CpuFeature::avx, xcr0::avx) | allow(CpuFeature::pku, xcr0::pkru);
+    f.xcr0_allowed = xcr0_of(caps);
     f.xss_allowed = 0;
     f.gigabyte_pages = caps.has(CpuFeature::gbpages);
     f.nx = caps.has(CpuFeature::nx);
@@ -255,35 +219,18 @@ cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid) {
     return f;
 }
 
-std::vector<std::string> missing_features(std::span<const state::CpuidEntry> cpuid) {
-    static constexpr const char* names[] = {"EAX", "EBX", "ECX", "EDX"};
-    std::vector<std::string> missing;
-    for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
-        const arch::CpuidRegister& r = arch::cpuid_registers[w];
-        const state::CpuidEntry* e = find(cpuid, r.leaf, r.subleaf);
-        const u32 lacking = e == nullptr ? 0 : register_of(*e, r.reg) & ~engine_words[w];
-        for (unsigned b = 0; b < 32; ++b) {
-            if ((lacking >> b & 1) != 0) {
-                missing.push_back(fmt::format("CPUID leaf {:#x}.{} {} bit {}", r.leaf, r.subleaf,
-                                              names[r.reg], b));
-            }
-        }
-    }
-    return missing;
-}
-
 CpuidResult cpuid(std::span<const state::CpuidEntry> entries, const state::Cpu& cpu, u64 apic_base,
                   u32 leaf, u32 subleaf) {
-    const state::CpuidEntry* e = find(entries, leaf, subleaf);
+    const state::CpuidEntry* e = find_cpuid(entries, leaf, subleaf);
     if (e == nullptr) {
         const u32 top = leaf >= 0x80000000 ? 0x80000000 : 0;
-        const state::CpuidEntry* limit = find(entries, top, 0);
+        const state::CpuidEntry* limit = find_cpuid(entries, top, 0);
         const bool beyond = limit == nullptr || leaf > limit->eax;
         if (!beyond || leaf >= 0x80000000) {
             return leaf == leaf_topology ? CpuidResult{0, 0, subleaf & 0xff, 0} : CpuidResult{};
         }
         // Above the highest basic leaf: the data of the highest one (SDM 2A, CPUID).
-        e = find(entries, entries.front().eax, subleaf);
+        e = find_cpuid(entries, limit->eax, subleaf);
         if (e == nullptr) {
             return {};
         }

@@ -8,6 +8,8 @@
 
 #include "engine/arch/cpu_feature.hpp"
 #include "engine/cpu/package.hpp"
+#include "engine/hypervisor/cpu_model.hpp"
+#include "engine/hypervisor/cpu_offer.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/base/result.hpp"
 
@@ -19,32 +21,35 @@ public:
     CpuCaps() = default;
     /// From the CPUID entries that the guest sees; a bit the engine lacks is never granted.
     explicit CpuCaps(std::span<const state::CpuidEntry> cpuid);
+    /// On an engine that can do `granted`.
+    CpuCaps(std::span<const state::CpuidEntry> cpuid,
+            const std::array<u32, arch::cpuid_words>& granted);
 
     [[nodiscard]] bool has(arch::CpuFeature feature) const {
         const auto& info = arch::cpu_features[static_cast<std::size_t>(feature)];
         return (words_[static_cast<std::size_t>(info.word)] >> info.bit & 1) != 0;
     }
-    /// The word of all features that the engine can offer.
-    static u32 engine_word(arch::CpuidWord word);
 
 private:
     std::array<u32, arch::cpuid_words> words_{};
 };
 
-/// Names of the CPU models that `--cpu-model` takes.
-[[nodiscard]] std::vector<std::string_view> cpu_model_names();
-
-/// CPUID entries of a model for vCPU `index` of `count`; an unknown model is a usage error that
-/// lists the known ones.
+/// CPUID entries of a released model for vCPU `index` of `count`; an unknown model is a usage error
+/// that lists the known ones.
 [[nodiscard]] Result<std::vector<state::CpuidEntry>> cpu_model_cpuid(std::string_view model,
                                                                      u16 index, u16 count);
+[[nodiscard]] Failure unknown_model(std::string_view name, std::span<const CpuModel* const> models);
 
 /// What the silicon has to know of the capabilities.
 [[nodiscard]] cpu::Features silicon_features(std::span<const state::CpuidEntry> cpuid);
+/// The components that the capabilities allow in XCR0.
+[[nodiscard]] u64 xcr0_of(const CpuCaps& caps);
 
-/// Every bit that the entries ask for and the engine does not have, as "leaf 7 EBX bit 16".
-/// Empty: the engine can run such a vCPU.
-[[nodiscard]] std::vector<std::string> missing_features(std::span<const state::CpuidEntry> cpuid);
+/// The entry that answers a leaf and subleaf; null: there is none.
+[[nodiscard]] const state::CpuidEntry* find_cpuid(std::span<const state::CpuidEntry> entries,
+                                                  u32 leaf, u32 subleaf);
+/// 0 EAX, 1 EBX, 2 ECX, 3 EDX.
+[[nodiscard]] u32 cpuid_register(const state::CpuidEntry& entry, unsigned reg);
 
 /// What CPUID returns now: the entries plus what follows the state (OSXSAVE, OSPKE, APIC, XSAVE
 /// sizes). SDM 2A, CPUID.

@@ -9,7 +9,7 @@
 
 #include <cpuid.h>
 
-#include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/hypervisor/cpu_offer.hpp"
 
 namespace nestor::hv {
 namespace {
@@ -89,7 +89,7 @@ std::vector<std::string_view> simd_lacking(const HostProcessor& host) {
 }
 
 u32 offered_word(const HostProcessor& host, CpuidWord word) {
-    u32 offered = CpuCaps::engine_word(word);
+    u32 offered = engine_offer().features[static_cast<std::size_t>(word)];
     for (const HostSimd& simd : host_simd) {
         if (info(simd.feature).word == word && lacks(host, simd)) {
             offered &= ~(u32{1} << info(simd.feature).bit);

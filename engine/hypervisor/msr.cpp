@@ -1,7 +1,8 @@
 // L0's MSR policy: the rows of engine/arch/msr.def, and the code behind the special ones.
 //
-// Owns nothing but Impl::msrs' meaning. An MSR without a row raises #GP in the guest and is named
-// once in the log, because a guest that needs it is a guest we should know about.
+// Owns nothing but Impl::msrs' meaning. Which rows exist for a machine, and what the constant ones
+// read, its CPU model says (MsrSet). Any other MSR raises #GP in the guest and is named once in the
+// log, because a guest that needs it is a guest we should know about.
 #include <fmt/format.h>
 
 #include "engine/arch/bits.hpp"
@@ -14,6 +15,7 @@ namespace nestor::hv {
 
 using arch::CpuFeature;
 using arch::Msr;
+using arch::MsrRow;
 
 namespace {
 
@@ -58,9 +60,6 @@ std::optional<u64> Vcpu::Impl::read_special_msr(u32 index) {
     default:
         break;
     }
-    if (const auto capability = nested.read_msr(index)) {
-        return capability;
-    }
     return pmu.read(static_cast<Msr>(index));
 }
 
@@ -72,14 +71,23 @@ bool Vcpu::Impl::read_msr(u32 index, u64& value) {
     if (x2apic_range(index)) {
         return lapic.msr_read(index, ticks_now(), value);
     }
-    switch (static_cast<Msr>(index)) {
+    const auto row = arch::msr_row(index);
+    if (!row || !msr_set.has(*row)) {
+        if (const auto capability = nested.read_msr(index)) {
+            value = *capability;
+            return true;
+        }
+        report_unknown_msr(index, false);
+        return false;
+    }
+    switch (*row) {
 #define MSR_SPECIAL(number, name)
-#define MSR_CONSTANT(number, name, constant)                                                       \
-    case Msr::name:                                                                                \
-        value = constant;                                                                          \
+#define MSR_CONSTANT(number, name)                                                                 \
+    case MsrRow::name:                                                                             \
+        value = msr_set.constant(MsrRow::name);                                                    \
         return true;
 #define MSR_FIELD(number, name, member, writable)                                                  \
-    case Msr::name:                                                                                \
+    case MsrRow::name:                                                                             \
         value = msrs.member;                                                                       \
         return true;
 #include "engine/arch/msr.def"
@@ -137,9 +145,6 @@ bool Vcpu::Impl::write_special_msr(u32 index, u64 value) {
     default:
         break;
     }
-    if (nested.read_msr(index)) {
-        return false;
-    }
     switch (pmu.write(static_cast<Msr>(index), value)) {
     case Pmu::Write::done:
         return true;
@@ -160,13 +165,21 @@ bool Vcpu::Impl::write_msr(u32 index, u64 value, Lapic::Effects& effects) {
     if (x2apic_range(index)) {
         return lapic.msr_write(index, value, ticks_now(), effects);
     }
-    switch (static_cast<Msr>(index)) {
+    const auto row = arch::msr_row(index);
+    if (!row || !msr_set.has(*row)) {
+        if (!nested.read_msr(index)) {
+            report_unknown_msr(index, true);
+        }
+        return false;
+    }
+    const u64 physical = mask(static_cast<unsigned>(physical_bits) - 1, 12);
+    switch (*row) {
 #define MSR_SPECIAL(number, name)
-#define MSR_CONSTANT(number, name, constant)                                                       \
-    case Msr::name:                                                                                \
+#define MSR_CONSTANT(number, name)                                                                 \
+    case MsrRow::name:                                                                             \
         return false;
 #define MSR_FIELD(number, name, member, writable)                                                  \
-    case Msr::name:                                                                                \
+    case MsrRow::name:                                                                             \
         if ((value & ~u64{writable}) != 0) {                                                       \
             return false;                                                                          \
         }                                                                                          \

@@ -30,6 +30,8 @@ public:
     /// Capability MSRs; empty for another index.
     [[nodiscard]] std::optional<u64> read_msr(u32 index) const;
     void reset();
+    /// The vCPU's capabilities changed.
+    void follow_caps();
 
     /// A VMX instruction of L1, which has exited (nested_instructions.cpp). An Exit when a page
     /// that it needs is not there: nothing has happened then.

@@ -15,24 +15,31 @@ using namespace arch;
 
 namespace {
 
-arch::VmxCapabilities capabilities_of(const CpuCaps& caps, const cpu::Features& features) {
+/// The model's, less what the silicon and the vCPU's CPUID do not have.
+arch::VmxCapabilities capabilities_of(const CpuModel& model, const CpuCaps& caps,
+                                      const cpu::Features& features) {
     using arch::CpuFeature;
     if (!caps.has(CpuFeature::vmx)) {
         return {};
     }
-    return arch::vmx_capabilities({.rdtscp = caps.has(CpuFeature::rdtscp),
-                                   .invpcid = caps.has(CpuFeature::invpcid),
-                                   .rdrand = caps.has(CpuFeature::rdrand),
-                                   .rdseed = caps.has(CpuFeature::rdseed),
-                                   .xsaves = caps.has(CpuFeature::xsaves),
-                                   .gigabyte_pages = features.gigabyte_pages,
-                                   .cr4_allowed = ~features.cr4_reserved});
+    const arch::VmxCapabilities silicon =
+        arch::vmx_capabilities({.rdtscp = caps.has(CpuFeature::rdtscp),
+                                .invpcid = caps.has(CpuFeature::invpcid),
+                                .rdrand = caps.has(CpuFeature::rdrand),
+                                .rdseed = caps.has(CpuFeature::rdseed),
+                                .xsaves = caps.has(CpuFeature::xsaves),
+                                .gigabyte_pages = features.gigabyte_pages,
+                                .cr4_allowed = ~features.cr4_reserved});
+    return arch::masked(vmx_of(model), silicon);
 }
 
 } // namespace
 
-Nested::Nested(Vcpu::Impl& vcpu)
-    : capabilities(capabilities_of(vcpu.caps, vcpu.config.package->features())), v_(vcpu) {}
+Nested::Nested(Vcpu::Impl& vcpu) : v_(vcpu) {}
+
+void Nested::follow_caps() {
+    capabilities = capabilities_of(*v_.config.model, v_.caps, v_.config.package->features());
+}
 
 void Nested::reset() { s = {}; }
 

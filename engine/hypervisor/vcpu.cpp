@@ -25,9 +25,18 @@ constexpr u64 never = ~u64{0};
 
 Vcpu::Impl::Impl(const Config& c)
     : config(c), cpu(*c.package, c.index.value(), c.package->tlb_entries()), lapic(c.index.value()),
-      cpuid(c.cpuid), caps(cpuid), nested(*this) {
-    physical_bits = c.package->features().physical_bits;
+      msr_set(c.model != nullptr ? *c.model : default_model()), nested(*this) {
+    config.model = c.model != nullptr ? c.model : &default_model();
+    config.cpuid.clear();
+    take_cpuid(c.cpuid);
     power_on();
+}
+
+void Vcpu::Impl::take_cpuid(std::span<const state::CpuidEntry> entries) {
+    cpuid.assign(entries.begin(), entries.end());
+    caps = CpuCaps(cpuid);
+    physical_bits = config.package->features().physical_bits;
+    nested.follow_caps();
 }
 
 void Vcpu::Impl::power_on() {
@@ -72,7 +81,8 @@ void Vcpu::Impl::accept_init() {
     fresh.smbase = s.smbase;
     fresh.tsc_aux = s.tsc_aux;
     fresh.cr0 = 0x60000010 & (s.cr0 | ~u64{0x60000000}); // CD and NW are kept
-    fresh.gpr[2] = cpuid.size() > 1 ? cpuid[1].eax : 0;  // RDX: the signature
+    const state::CpuidEntry* const signature = find_cpuid(cpuid, 1, 0);
+    fresh.gpr[2] = signature != nullptr ? signature->eax : 0; // RDX
     fresh.rip = 0xfff0;
     const auto segment = [](u16 selector, u64 base, u32 attributes) {
         state::Segment sg;

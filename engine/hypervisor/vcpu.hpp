@@ -49,6 +49,7 @@ struct TimeBase {
 };
 
 class Nested;
+struct CpuModel;
 
 class Vcpu final {
 public:
@@ -58,6 +59,7 @@ public:
         cpu::Package* package = nullptr; ///< shared silicon: memory, decoded code
         BoardPort* board = nullptr;
         std::vector<state::CpuidEntry> cpuid; ///< what the guest sees (cpu_model_cpuid)
+        const CpuModel* model = nullptr;      ///< MSRs and VMX; null: default_model()
     };
 
     explicit Vcpu(const Config& config);
@@ -114,6 +116,8 @@ public:
     [[nodiscard]] state::Vcpu save() const;
     /// Replaces one state unit, in any order with the others, also before the first run. A unit is
     /// checked by itself; settle() checks what belongs together.
+    /// The CPUID that was saved is the model: it is taken as it is where the engine can do it
+    /// (cpuid_faults) and it asks of the silicon what the package is (Package::set_features).
     [[nodiscard]] Result<> load(const state::CpuModel& from);
     [[nodiscard]] Result<> load(const state::Cpu& from);
     [[nodiscard]] Result<> load(const state::Lapic& from);

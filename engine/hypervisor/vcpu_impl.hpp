@@ -100,6 +100,9 @@ struct Vcpu::Impl {
     void raise(arch::Exception vector, u32 error = 0);
     void raise(const cpu::Event& e);
 
+    /// Becomes a vCPU with this CPUID: everything that is derived from it.
+    void take_cpuid(std::span<const state::CpuidEntry> entries);
+
     // --- MSRs (msr.cpp) ---
     /// False: #GP(0).
     [[nodiscard]] bool read_msr(u32 index, u64& value);
@@ -128,6 +131,7 @@ struct Vcpu::Impl {
     state::Vmcs vmcs01;
     std::vector<state::CpuidEntry> cpuid;
     CpuCaps caps;
+    MsrSet msr_set; ///< of the machine's model
     Nested nested;
 
     bool stop_at_l2 = false;

@@ -103,13 +103,16 @@ state::Vcpu Vcpu::save() const {
 }
 
 Result<> Vcpu::load(const state::CpuModel& from) {
-    if (from.cpuid != impl_->cpuid) {
-        return fail(
-            ErrorCode::incompatible,
-            fmt::format("vcpu[{}].model: field cpuid: differs from this machine's CPU model",
-                        impl_->config.index.value()),
-            "restore with the CPU model that the machine was made with");
+    const std::string unit = fmt::format("vcpu[{}].model", impl_->config.index.value());
+    TRY(check_cpuid(from.cpuid, {impl_->config.index.value(), impl_->config.vcpu_count},
+                    engine_offer()),
+        unit);
+    if (silicon_features(from.cpuid) != impl_->config.package->features()) {
+        return fail(ErrorCode::incompatible,
+                    unit + ": other features of the silicon than vcpu[0].model has",
+                    "vCPUs of one machine have the same features");
     }
+    impl_->take_cpuid(from.cpuid);
     impl_->unsettled = true;
     return {};
 }

@@ -45,10 +45,12 @@ Result<int> check(const CheckOptions& o) {
 
 void add_check(CLI::App& app, int& status) {
     auto o = std::make_shared<CheckOptions>();
-    CLI::App* const verb = add_verb(app, "check", "Tell what keeps a snapshot from being restored",
-                                    "vm check booted --against other-host.json\n"
-                                    "Exit status 4 when something is in the way.",
-                                    o->json);
+    CLI::App* const verb =
+        add_verb(app, "check", "Tell what keeps a snapshot from being restored",
+                 "vm check booted --against other-host.json\n"
+                 "Exit status 4 when something is in the way. A machine of older engine\n"
+                 "semantics is not: what changed since is told.",
+                 o->json);
     add_argument(verb, "tag", o->tag, "Snapshot");
     add_option(verb, "--against", o->against, "host, or a file that vm host dump wrote");
     add_option(verb, "--store", o->store, "Directory of snapshots");

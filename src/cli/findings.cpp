@@ -1,8 +1,35 @@
 // What vm check and vm restore --dry-run tell: everything that is in the way, and what to do.
+#include <cstdio>
+
 #include "src/cli/verbs.hpp"
 #include "src/control/contract.hpp"
 
 namespace nestor::cli {
+
+namespace {
+
+control::Object to_object(const control::Finding& f) {
+    control::Object line;
+    line.add("path", f.path).add("have", f.have).add("need", f.need).add("remedy", f.remedy);
+    line.add("blocks", f.blocks);
+    return line;
+}
+
+} // namespace
+
+void print_notes(std::span<const control::Finding> findings, bool json) {
+    for (const control::Finding& f : findings) {
+        if (f.blocks) {
+            continue;
+        }
+        if (json) {
+            std::fprintf(stderr, "%s\n", to_object(f).to_json().c_str());
+        } else {
+            std::fprintf(stderr, "vm: note: %s: have %s, need %s: %s\n", f.path.c_str(),
+                         f.have.c_str(), f.need.c_str(), f.remedy.c_str());
+        }
+    }
+}
 
 int print_findings(const std::string& tag, const std::string& there,
                    std::span<const control::Finding> findings, bool json) {
@@ -10,10 +37,7 @@ int print_findings(const std::string& tag, const std::string& there,
     const int status = restorable ? 0 : static_cast<int>(ErrorCode::incompatible);
     std::vector<std::string> lines;
     for (const control::Finding& f : findings) {
-        control::Object line;
-        line.add("path", f.path).add("have", f.have).add("need", f.need).add("remedy", f.remedy);
-        line.add("blocks", f.blocks);
-        lines.push_back(line.to_json());
+        lines.push_back(to_object(f).to_json());
     }
     if (json) {
         control::Object whole;

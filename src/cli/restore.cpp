@@ -63,6 +63,7 @@ Result<int> restore(RestoreOptions& o) {
     if (o.dry_run) {
         return print_findings(o.tag, "host", found, o.session.json);
     }
+    print_notes(found, o.session.json);
     plan.paused = o.paused;
     return run_session(*keeper, o.session, std::move(plan));
 }
@@ -73,7 +74,10 @@ void add_restore(CLI::App& app, int& status) {
     auto o = std::make_shared<RestoreOptions>();
     CLI::App* const verb = add_verb(
         app, "restore", "Continue a saved machine; its serial port is standard in and output",
-        "vm restore booted --name copy --until serial:done", o->session.json);
+        "vm restore booted --name copy --until serial:done\n"
+        "A machine of older engine semantics goes on under this vm's, which is told on\n"
+        "standard error with what changed; vm check says so beforehand.",
+        o->session.json);
     add_argument(verb, "tag", o->tag, "Snapshot");
     add_choice(verb, "--memory", o->memory, {"lazy", "eager"},
                "lazy: read pages when they are needed; eager: all before the start");

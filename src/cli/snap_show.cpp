@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "engine/hypervisor/semantics.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/contract.hpp"
 #include "engine/state/info.hpp"
@@ -247,6 +248,14 @@ void print_image(const snapshot::ImageEntry& image) {
     }
 }
 
+/// Under which semantics it ran, and under which it would go on.
+std::string semantics_text(u32 saved) {
+    const u32 here = hv::engine_semantics;
+    return std::to_string(saved) + (saved == here  ? ""
+                                    : saved < here ? " (goes on under " + std::to_string(here) + ")"
+                                                   : " (this vm has " + std::to_string(here) + ")");
+}
+
 void print_units(const snapshot::Manifest& m) {
     print_line("");
     for (const snapshot::UnitEntry& unit : m.units) {
@@ -266,7 +275,7 @@ void print_units(const snapshot::Manifest& m) {
     print_line("memory root     " + to_hex(m.memory_root));
     print_line("manifest        " + to_hex(m.digest));
     print_line("format          " + std::to_string(m.format) + ", engine semantics " +
-               std::to_string(m.engine_semantics) + ", schemas " +
+               semantics_text(m.engine_semantics) + ", schemas " +
                to_hex(m.schema_set).substr(0, 16));
 }
 

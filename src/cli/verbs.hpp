@@ -72,6 +72,10 @@ void print_line(const std::string& text);
 [[nodiscard]] int print_findings(const std::string& tag, const std::string& there,
                                  std::span<const control::Finding> findings, bool json);
 
+/// What people should know of a machine that can run all the same: lines on standard error, with
+/// `json` as JSON objects.
+void print_notes(std::span<const control::Finding> findings, bool json);
+
 /// "512M", "2G", "65536" (bytes), with binary suffixes K, M, G, T. Errors name `option`.
 [[nodiscard]] Result<u64> parse_size(const char* option, const std::string& text);
 /// A decimal number of at most `limit`.

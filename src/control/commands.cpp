@@ -136,12 +136,11 @@ Result<std::optional<Object>> Supervisor::answer(const Request& request, const C
     if (request.verb == "digest") {
         const Digests digests = TRY(keeper_.digest());
         const auto units = to_snapshot(machine_.units());
-        const auto contract = encode_contract(TRY(contract_of(machine_.config())));
         Object object;
         object.add("count", machine_.count().value())
             .add("machineDigest", to_hex(digests.machine))
-            .add("guestDigest",
-                 to_hex(TRY(guest_digest(contract, units, digests.memory_root, digests.images))))
+            .add("guestDigest", to_hex(TRY(guest_digest(keeper_.contract(), units,
+                                                        digests.memory_root, digests.images))))
             .add("memoryRoot", to_hex(digests.memory_root));
         return object;
     }

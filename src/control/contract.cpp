@@ -1,10 +1,10 @@
-// What a machine needs: made from its configuration when it is saved.
+// What a machine needs: made from what it is when it is first saved.
 #include "src/control/contract.hpp"
 
-#include "engine/arch/msr.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
+#include "engine/state/vcpu.hpp"
 
 namespace nestor::control {
 
@@ -28,14 +28,15 @@ Digest schema_set_digest() {
     return hasher.finish();
 }
 
-Result<state::MachineContract> contract_of(const state::MachineConfig& config) {
+state::MachineContract contract_of(const machine::Machine& machine) {
+    const state::MachineConfig& config = machine.config();
+    const std::span<const u32> msrs = machine.cpu_model().msrs;
     state::MachineContract contract{.memory = config.memory,
                                     .cpus = config.cpus,
                                     .cpu_model = config.cpu_model,
                                     .tick_hz = config.tick_hz,
-                                    .cpuid =
-                                        TRY(hv::cpu_model_cpuid(config.cpu_model, 0, config.cpus)),
-                                    .msrs = {arch::msr_indices.begin(), arch::msr_indices.end()}};
+                                    .cpuid = machine.vcpu(VcpuIndex(0)).model.cpuid,
+                                    .msrs = {msrs.begin(), msrs.end()}};
     const cpu::Features features = hv::silicon_features(contract.cpuid);
     contract.xcr0 = features.xcr0_allowed;
     contract.xss = features.xss_allowed;

@@ -6,19 +6,19 @@
 #include <string>
 #include <vector>
 
+#include "engine/hypervisor/semantics.hpp"
 #include "engine/state/contract.hpp"
 #include "snapshot/snapshot.hpp"
 #include "src/machine/machine.hpp"
 
 namespace nestor::control {
 
-/// Version of the engine's observable behaviour. A snapshot of a later one is refused.
-inline constexpr u32 engine_semantics = 1;
-
 /// Digest of all state schemas of this build.
 [[nodiscard]] Digest schema_set_digest();
 
-[[nodiscard]] Result<state::MachineContract> contract_of(const state::MachineConfig& config);
+/// Of a machine that was made here. A restored one keeps the contract that it was saved with
+/// (Keeper::contract).
+[[nodiscard]] state::MachineContract contract_of(const machine::Machine& machine);
 [[nodiscard]] snapshot::Contract encode_contract(const state::MachineContract& contract);
 
 /// One thing that keeps a machine from running there, or will make trouble.
@@ -36,12 +36,20 @@ struct UnitType {
     u64 id = 0;
 };
 
+/// A change of engine semantics (hv::SemanticsChange), as an offer tells it.
+struct SemanticsRow {
+    u32 number = 0;
+    std::string since;
+    std::string what;
+};
+
 /// What a host and its engine offer machines: what `vm host dump` writes.
 struct HostOffer {
     std::string host;
     std::string engine = "soft";
     u32 format = snapshot::format_version;
-    u32 engine_semantics = control::engine_semantics;
+    u32 engine_semantics = hv::engine_semantics;
+    std::vector<SemanticsRow> semantics; ///< up to engine_semantics; empty: of 0.1.0, not told
     u16 cpus = machine::max_cpus;
     u64 memory = machine::max_memory; ///< bytes of RAM a machine can have
     u64 host_memory = 0;              ///< bytes of RAM the host has
@@ -51,6 +59,7 @@ struct HostOffer {
     std::vector<u32> cpu_features; ///< by arch::CpuidWord
     u64 xcr0 = 0;                  ///< XSAVE components that units can hold
     u64 xss = 0;
+    u8 physical_bits = 46; ///< MAXPHYADDR; that of 0.1.0, which did not tell
     std::vector<u32> msrs;
     std::vector<UnitType> units; ///< what the units of the newest board are made of
 };

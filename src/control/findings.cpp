@@ -6,18 +6,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
+#include "engine/state/machine.hpp"
 #include "engine/state/vcpu.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/keeper.hpp"
 
 namespace nestor::control {
 namespace {
-
-constexpr const char* registers[] = {"EAX", "EBX", "ECX", "EDX"};
 
 /// XSAVE state components by bit (SDM 1 13.1).
 constexpr const char* components[] = {
@@ -37,32 +37,35 @@ std::string joined(const std::vector<std::string>& words) {
     return text;
 }
 
-u32 word_of(const state::CpuidEntry& entry, u8 reg) {
-    const u32 words[] = {entry.eax, entry.ebx, entry.ecx, entry.edx};
-    return words[reg];
+/// What an offer says of CPUs, for the engine's own rules.
+hv::CpuOffer cpu_offer(const HostOffer& offer) {
+    hv::CpuOffer cpu{.xcr0 = offer.xcr0,
+                     .xss = offer.xss,
+                     .physical_bits = offer.physical_bits,
+                     .tick_hz = offer.tick_hz};
+    std::copy_n(offer.cpu_features.begin(),
+                std::min(offer.cpu_features.size(), cpu.features.size()), cpu.features.begin());
+    return cpu;
 }
 
-/// Names of the bits of a CPUID word; a bit without one by its number.
-std::vector<std::string> feature_names(std::size_t word, u32 bits) {
-    std::vector<std::string> names;
-    for (unsigned bit = 0; bit < 32; ++bit) {
-        if ((bits >> bit & 1) == 0) {
-            continue;
-        }
-        const auto* const known = std::find_if(
-            arch::cpu_features.begin(), arch::cpu_features.end(), [&](const auto& feature) {
-                return static_cast<std::size_t>(feature.word) == word && feature.bit == bit;
-            });
-        names.push_back(known != arch::cpu_features.end() ? std::string(known->name)
-                                                          : "bit " + std::to_string(bit));
-    }
-    return names;
+/// The vCPU that a unit "vcpu[3].model" is of.
+std::optional<u16> vcpu_of(const std::string& unit) {
+    unsigned index = 0;
+    char rest = 0;
+    return std::sscanf(unit.c_str(), "vcpu[%5u].%c", &index, &rest) == 2
+               ? std::optional(static_cast<u16>(index))
+               : std::nullopt;
+}
+
+u64 xcr0_in(std::span<const state::CpuidEntry> cpuid) {
+    const state::CpuidEntry* const e = hv::find_cpuid(cpuid, 0xd, 0);
+    return e == nullptr ? 0 : u64{e->edx} << 32 | e->eax;
 }
 
 /// Collects findings; each method asks one question.
 class Questions final {
 public:
-    explicit Questions(const HostOffer& offer) : offer_(offer) {}
+    explicit Questions(const HostOffer& offer) : offer_(offer), cpu_offer_(cpu_offer(offer)) {}
 
     void add(std::string path, std::string have, std::string need, std::string remedy) {
         found_.push_back({std::move(path), std::move(have), std::move(need), std::move(remedy)});
@@ -90,8 +93,7 @@ public:
                 "no unit has a place for that state: " + std::string(newer_vm));
         }
     }
-    void features(const state::MachineContract& contract);
-    void msrs(const state::MachineContract& contract);
+    void semantics(u32 saved);
     void contract(const snapshot::Contract& contract);
     void units(std::span<const snapshot::Unit> units);
     void memory(const snapshot::Snapshot& snapshot);
@@ -100,35 +102,111 @@ public:
     [[nodiscard]] std::vector<Finding> take() { return std::move(found_); }
 
 private:
+    void contract(const state::MachineContract& contract);
+    void cpuid(const std::string& path, std::span<const state::CpuidEntry> cpuid, u16 index);
+    void model(const snapshot::Unit& unit, const state::CpuModel& model);
+    void config(const state::MachineConfig& config);
+    void msrs(const state::MachineContract& contract);
+
     const HostOffer& offer_;
+    const hv::CpuOffer cpu_offer_;
+    std::optional<state::MachineContract> contract_; ///< once it was read
+    std::optional<cpu::Features> silicon_;           ///< of the first vCPU's model
+    std::vector<hv::CpuidFault> told_;               ///< of any CPUID
     std::vector<Finding> found_;
 };
 
-void Questions::features(const state::MachineContract& contract) {
-    for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
-        const arch::CpuidRegister& r = arch::cpuid_registers[w];
-        const u32 have = w < offer_.cpu_features.size() ? offer_.cpu_features[w] : 0;
-        for (const state::CpuidEntry& entry : contract.cpuid) {
-            if (entry.leaf != r.leaf || (entry.has_subleaf && entry.subleaf != r.subleaf)) {
-                continue;
-            }
-            const u32 need = word_of(entry, r.reg);
-            if ((need & ~have) != 0) {
-                add("contract.cpuid[" + hex(r.leaf) + "." + std::to_string(r.subleaf) + "]." +
-                        registers[r.reg],
-                    hex(have), hex(need) + " (" + joined(feature_names(w, need & ~have)) + ")",
-                    "restore where these features are offered");
-            }
-            break;
+/// An older machine goes on under what is offered, which is told; a newer one needs a newer vm.
+void Questions::semantics(u32 saved) {
+    const u32 offered = offer_.engine_semantics;
+    if (saved == offered) {
+        return;
+    }
+    if (saved > offered || saved == 0) {
+        add("engineSemantics", std::to_string(offered), std::to_string(saved),
+            saved == 0 ? same_vm : newer_vm);
+        return;
+    }
+    std::string changes;
+    u32 known = saved;
+    for (const SemanticsRow& row : offer_.semantics) {
+        if (row.number > saved) {
+            changes += (changes.empty() ? "" : "; ") + row.what;
+            known = std::max(known, row.number);
+        }
+    }
+    if (known < offered) {
+        changes += std::string(changes.empty() ? "" : "; ") + "what changed is not told";
+    }
+    found_.push_back({"engineSemantics", std::to_string(offered), std::to_string(saved),
+                      "goes on under semantics " + std::to_string(offered) + ": " + changes,
+                      false});
+}
+
+/// The rules of the engine for a CPUID. What was told of one vCPU is not told of another again.
+void Questions::cpuid(const std::string& path, std::span<const state::CpuidEntry> cpuid,
+                      u16 index) {
+    for (const hv::CpuidFault& fault :
+         hv::cpuid_faults(cpuid, {index, contract_->cpus}, cpu_offer_)) {
+        if (std::find(told_.begin(), told_.end(), fault) == told_.end()) {
+            add(path + fault.path, fault.have, fault.need, fault.remedy);
+            told_.push_back(fault);
         }
     }
 }
 
+void Questions::model(const snapshot::Unit& unit, const state::CpuModel& model) {
+    const auto index = vcpu_of(unit.name);
+    if (!contract_ || !index) {
+        return;
+    }
+    cpuid(unit.name + ".", model.cpuid, *index);
+    if (*index == 0 && model.cpuid != contract_->cpuid) {
+        add("contract.cpuid", "not what unit " + unit.name + " says", "the same", same_vm);
+    }
+    const cpu::Features silicon = hv::silicon_features(model.cpuid);
+    if (!silicon_) {
+        silicon_ = silicon;
+    } else if (silicon != *silicon_) {
+        add(unit.name, "the features of vcpu[0].model", "others",
+            "vCPUs of one machine have the same features");
+    }
+}
+
+/// What the contract repeats of the machine's configuration.
+void Questions::config(const state::MachineConfig& config) {
+    if (!contract_) {
+        return;
+    }
+    const auto same = [this](const char* path, const std::string& unit, const std::string& need) {
+        if (unit != need) {
+            add(path, unit + " in unit config", need, same_vm);
+        }
+    };
+    same("contract.memory", std::to_string(config.memory), std::to_string(contract_->memory));
+    same("contract.cpus", std::to_string(config.cpus), std::to_string(contract_->cpus));
+    same("contract.cpuModel", config.cpu_model, contract_->cpu_model);
+    same("contract.tickHz", std::to_string(config.tick_hz), std::to_string(contract_->tick_hz));
+}
+
+/// Which MSRs there are the CPU model says, and each has to be known there.
 void Questions::msrs(const state::MachineContract& contract) {
+    constexpr std::size_t most = 4096;
+    if (contract.msrs.size() > most) {
+        add("contract.msrs", "at most " + std::to_string(most),
+            std::to_string(contract.msrs.size()), same_vm);
+        return;
+    }
+    bool known = true;
     for (const u32 msr : contract.msrs) {
         if (std::find(offer_.msrs.begin(), offer_.msrs.end(), msr) == offer_.msrs.end()) {
             add("contract.msrs[" + hex(msr) + "]", "unknown", "known", newer_vm);
+            known = false;
         }
+    }
+    const hv::CpuModel* const model = hv::find_model(contract.cpu_model);
+    if (known && model != nullptr && !std::ranges::equal(model->msrs, contract.msrs)) {
+        add("contract.msrs", "those of " + contract.cpu_model, "others", same_vm);
     }
 }
 
@@ -142,23 +220,31 @@ void Questions::contract(const snapshot::Contract& bytes) {
         add("contract", contract.error().message, "readable", newer_vm);
         return;
     }
-    at_most("contract.cpus", offer_.cpus, contract->cpus, "restore where more vCPUs are offered");
-    at_most("contract.memory", offer_.memory, contract->memory,
+    contract_ = *contract;
+    this->contract(*contract_);
+}
+
+void Questions::contract(const state::MachineContract& contract) {
+    at_most("contract.cpus", offer_.cpus, contract.cpus, "restore where more vCPUs are offered");
+    at_most("contract.memory", offer_.memory, contract.memory,
             "restore where larger machines are offered");
-    if (contract->memory > offer_.host_memory) {
+    if (contract.memory > offer_.host_memory) {
         found_.push_back({"contract.memory", std::to_string(offer_.host_memory) + " in the host",
-                          std::to_string(contract->memory),
+                          std::to_string(contract.memory),
                           "it runs as long as its guest does not use all of it", false});
     }
-    equal("contract.tickHz", offer_.tick_hz, contract->tick_hz, same_vm);
+    equal("contract.tickHz", offer_.tick_hz, contract.tick_hz, same_vm);
     const auto& models = offer_.cpu_models;
-    if (std::find(models.begin(), models.end(), contract->cpu_model) == models.end()) {
-        add("contract.cpuModel", joined(models), contract->cpu_model, newer_vm);
+    if (std::find(models.begin(), models.end(), contract.cpu_model) == models.end()) {
+        add("contract.cpuModel", joined(models), contract.cpu_model, newer_vm);
     }
-    features(*contract);
-    xsave("contract.xcr0", offer_.xcr0, contract->xcr0);
-    xsave("contract.xss", offer_.xss, contract->xss);
-    msrs(*contract);
+    cpuid("contract.", contract.cpuid, 0);
+    xsave("contract.xcr0", offer_.xcr0, contract.xcr0);
+    xsave("contract.xss", offer_.xss, contract.xss);
+    if (const u64 said = xcr0_in(contract.cpuid); said != contract.xcr0) {
+        add("contract.xcr0", hex(said) + " in contract.cpuid", hex(contract.xcr0), same_vm);
+    }
+    msrs(contract);
 }
 
 /// The list of units is judged where it is loaded, by machine::unit_faults(); the rest is asked of
@@ -218,6 +304,10 @@ void Questions::unit(const snapshot::Unit& unit) {
         const auto cpu = state::decode<state::Cpu>(unit.bytes);
         xsave(unit.name + ".xcr0", offer_.xcr0, cpu->xcr0);
         xsave(unit.name + ".xss", offer_.xss, cpu->xss);
+    } else if (unit.type == state::Meta<state::CpuModel>::id) {
+        model(unit, *state::decode<state::CpuModel>(unit.bytes));
+    } else if (unit.type == state::Meta<state::MachineConfig>::id) {
+        config(*state::decode<state::MachineConfig>(unit.bytes));
     }
 }
 
@@ -241,7 +331,7 @@ std::vector<Finding> findings(const snapshot::Snapshot& snapshot, const HostOffe
     const snapshot::Manifest& manifest = snapshot.manifest();
     Questions questions(offer);
     questions.at_most("format", offer.format, manifest.format, newer_vm);
-    questions.equal("engineSemantics", offer.engine_semantics, manifest.engine_semantics, same_vm);
+    questions.semantics(manifest.engine_semantics);
     questions.contract(manifest.contract);
     questions.units(snapshot.units());
     questions.memory(snapshot);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "engine/arch/msr.hpp"
-#include "engine/arch/xstate.hpp"
 #include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/hypervisor/host_simd.hpp"
 #include "engine/state/codec.hpp"
@@ -23,8 +22,6 @@ namespace nestor::control {
 namespace {
 
 using nlohmann::json;
-
-constexpr u64 legacy_components = 3; // x87 and SSE, which have no row in arch::xcomponents
 
 /// A number, or a string "0x…" or "12", of at most `limit`.
 std::optional<u64> number(const json& j, u64 limit) {
@@ -74,6 +71,8 @@ public:
             wrong(name, of);
         }
     }
+    /// Versions before the one that had it first do not tell it.
+    [[nodiscard]] bool told(const char* name) const { return j_.contains(name); }
     [[nodiscard]] const std::string& complaint() const { return complaint_; }
 
 private:
@@ -97,6 +96,18 @@ std::vector<std::string> feature_names(const HostOffer& offer) {
     return names;
 }
 
+bool take_semantics(const json& e, std::vector<SemanticsRow>& rows) {
+    const auto text = [&e](const char* name) { return e.contains(name) && e[name].is_string(); };
+    const auto value =
+        e.is_object() && e.contains("number") ? number(e["number"], ~u32{0}) : std::nullopt;
+    if (!value || !text("since") || !text("what")) {
+        return false;
+    }
+    rows.push_back(
+        {static_cast<u32>(*value), e["since"].get<std::string>(), e["what"].get<std::string>()});
+    return true;
+}
+
 void grant(HostOffer& offer, const std::string& name) {
     for (const arch::CpuFeatureInfo& feature : arch::cpu_features) {
         if (feature.name == name) {
@@ -115,16 +126,19 @@ HostOffer this_host() {
     const long pages = ::sysconf(_SC_PHYS_PAGES);
     offer.host_memory =
         pages > 0 ? static_cast<u64>(pages) * static_cast<u64>(::sysconf(_SC_PAGESIZE)) : 0;
-    for (const std::string_view model : hv::cpu_model_names()) {
-        offer.cpu_models.emplace_back(model);
+    for (const hv::CpuModel* model : hv::cpu_models()) {
+        offer.cpu_models.emplace_back(model->name);
     }
     const hv::HostProcessor processor = hv::this_processor();
     for (std::size_t w = 0; w < arch::cpuid_words; ++w) {
         offer.cpu_features.push_back(hv::offered_word(processor, static_cast<arch::CpuidWord>(w)));
     }
-    offer.xcr0 = legacy_components;
-    for (const arch::XComponent& component : arch::xcomponents) {
-        (component.supervisor ? offer.xss : offer.xcr0) |= u64{1} << component.number;
+    offer.xcr0 = hv::engine_offer().xcr0;
+    offer.xss = hv::engine_offer().xss;
+    offer.physical_bits = hv::engine_offer().physical_bits;
+    for (const hv::SemanticsChange& change : hv::semantics_changes) {
+        offer.semantics.push_back(
+            {change.number, std::string(change.since), std::string(change.what)});
     }
     offer.msrs.assign(arch::msr_indices.begin(), arch::msr_indices.end());
     offer.board = machine::newest_board();
@@ -143,6 +157,11 @@ std::string to_json(const HostOffer& offer) {
     j["engine"] = offer.engine;
     j["format"] = offer.format;
     j["engineSemantics"] = offer.engine_semantics;
+    j["semantics"] = nlohmann::ordered_json::array();
+    for (const SemanticsRow& row : offer.semantics) {
+        j["semantics"].push_back(
+            {{"number", row.number}, {"since", row.since}, {"what", row.what}});
+    }
     j["cpus"] = offer.cpus;
     j["memory"] = offer.memory;
     j["hostMemory"] = offer.host_memory;
@@ -152,6 +171,7 @@ std::string to_json(const HostOffer& offer) {
     j["cpuFeatures"] = feature_names(offer);
     j["xcr0"] = hex(offer.xcr0);
     j["xss"] = hex(offer.xss);
+    j["physicalBits"] = offer.physical_bits;
     std::vector<std::string> msrs;
     for (const u32 msr : offer.msrs) {
         msrs.push_back(hex(msr));
@@ -180,6 +200,10 @@ Result<HostOffer> offer_from_json(const std::string& text) {
     members.take("engine", offer.engine);
     members.take("format", offer.format);
     members.take("engineSemantics", offer.engine_semantics);
+    if (members.told("semantics")) {
+        members.each("semantics", "a list of {number, since, what}",
+                     [&](const json& e) { return take_semantics(e, offer.semantics); });
+    }
     members.take("cpus", offer.cpus);
     members.take("memory", offer.memory);
     members.take("hostMemory", offer.host_memory);
@@ -197,6 +221,9 @@ Result<HostOffer> offer_from_json(const std::string& text) {
     });
     members.take("xcr0", offer.xcr0);
     members.take("xss", offer.xss);
+    if (members.told("physicalBits")) {
+        members.take("physicalBits", offer.physical_bits);
+    }
     members.each("msrs", "a list of MSR numbers", [&](const json& e) {
         const auto msr = number(e, ~u32{0});
         offer.msrs.push_back(static_cast<u32>(msr.value_or(0)));

@@ -129,6 +129,7 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
         read.progress = options.progress;
         TRY(snapshot.read_all(targets, read));
     }
+    keeper->contract_ = snapshot.manifest().contract;
     keeper->source_ = snapshot;
     keeper->images_ = snapshot.images();
     keeper->settled_ = store.directory();
@@ -142,6 +143,10 @@ Result<std::unique_ptr<Keeper>> Keeper::load(const snapshot::Store& store,
     keeper->how_restored_ = to_text(options.tier) + ", " +
                             set_clock(machine, options.clock,
                                       snapshot.manifest().provenance.created_unix_ns, unix_ns());
+    if (const u32 saved = snapshot.manifest().engine_semantics; saved != hv::engine_semantics) {
+        keeper->how_restored_ += ", engine semantics " + std::to_string(saved) + " to " +
+                                 std::to_string(hv::engine_semantics);
+    }
     return keeper;
 }
 
@@ -193,6 +198,10 @@ void Keeper::end_loading() {
 
 // --- digests ------------------------------------------------------------------------------------
 
+snapshot::Contract Keeper::contract() const {
+    return contract_ ? *contract_ : encode_contract(contract_of(*machine_));
+}
+
 std::vector<snapshot::Region> Keeper::regions() const {
     std::vector<snapshot::Region> out;
     for (const GuestMemory::Region& region : machine_->memory().regions()) {
@@ -235,10 +244,9 @@ Result<Digests> Keeper::digest() {
     Digests digests;
     digests.memory_root = TRY(digester_.root(memory));
     const auto units = to_snapshot(machine_->units());
-    const auto contract = encode_contract(TRY(contract_of(machine_->config())));
     digests.images = snapshot::images_digest(TRY(images_.entries()));
     digests.machine =
-        snapshot::machine_digest(contract, units, digests.memory_root, digests.images);
+        snapshot::machine_digest(contract(), units, digests.memory_root, digests.images);
     return digests;
 }
 

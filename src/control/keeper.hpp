@@ -65,6 +65,10 @@ public:
 
     [[nodiscard]] machine::Machine& machine() { return *machine_; }
 
+    /// What the machine needs, in the manifest of every save: of a restored machine the saved one,
+    /// byte for byte, so that what this build learnt since changes no digest.
+    [[nodiscard]] snapshot::Contract contract() const;
+
     // ---- Pages that are not there yet
 
     [[nodiscard]] bool lazy() const { return loader_ != nullptr; }
@@ -84,6 +88,9 @@ public:
     /// more, and the next save looks only at what is written from here on. Errors: corrupt where
     /// an image is damaged; then the machine is as it was.
     [[nodiscard]] Result<> reset();
+    /// For who resets the machine himself (Machine::reboot), right before it: all memory becomes
+    /// zero, so what was known of its pages is forgotten. No live save goes on.
+    [[nodiscard]] Result<> forget_memory();
 
     // ---- Digests and saves
 
@@ -117,7 +124,6 @@ private:
     [[nodiscard]] Result<> not_saving() const;
     [[nodiscard]] Result<std::shared_ptr<Prepared>> prepare(const SaveOptions& options) const;
     void end_loading();
-    [[nodiscard]] Result<> forget_memory();
 
     std::unique_ptr<machine::Machine> machine_;
     snapshot::Images images_;
@@ -127,6 +133,7 @@ private:
     std::optional<snapshot::Snapshot> source_; ///< of a restored machine, until digester_ has it
     std::string settled_; ///< store that has every page but written_, as digester_ knows it
 
+    std::optional<snapshot::Contract> contract_;      ///< of a restored machine
     std::string from_store_;                          ///< of a restored machine
     std::string how_restored_;                        ///< for the provenance of later saves
     std::optional<snapshot::Snapshot> to_be_claimed_; ///< by take_over()

@@ -60,11 +60,11 @@ Result<std::shared_ptr<Keeper::Prepared>> Keeper::prepare(const SaveOptions& opt
     request.replace = options.replace;
     request.units = prepared->units;
     request.regions = prepared->regions;
-    request.contract = encode_contract(TRY(contract_of(machine_->config())));
+    request.contract = contract();
     TRY(refuse("the machine has state that a snapshot cannot hold",
                findings(request.contract, prepared->units, this_host())));
     request.schema_set = schema_set_digest();
-    request.engine_semantics = engine_semantics;
+    request.engine_semantics = hv::engine_semantics;
     request.tier = options.goes_on ? snapshot::Tier::clone : snapshot::Tier::resume;
     request.clone_forbidden = options.clone_forbidden;
     request.durability = options.durability;

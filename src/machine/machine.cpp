@@ -113,16 +113,20 @@ Machine::~Machine() = default;
 Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& config,
                                                  const MachineOptions& options) {
     TRY(check_config(config));
+    const auto models = options.cpu_models.empty() ? hv::cpu_models() : options.cpu_models;
+    const hv::CpuModel* const model = hv::find_model(config.cpu_model, models);
+    if (model == nullptr) {
+        return hv::unknown_model(config.cpu_model, models);
+    }
     std::vector<std::vector<state::CpuidEntry>> cpuid;
     for (u16 i = 0; i < config.cpus; ++i) {
-        cpuid.push_back(TRY(hv::cpu_model_cpuid(config.cpu_model, i, config.cpus)));
-    }
-    if (const auto missing = hv::missing_features(cpuid[0]); !missing.empty()) {
-        return fail(ErrorCode::incompatible,
-                    "CPU model " + config.cpu_model + " needs " + missing.front());
+        cpuid.push_back(hv::cpu_model_cpuid(*model, i, config.cpus));
+        TRY(hv::check_cpuid(cpuid[i], {i, config.cpus}, hv::engine_offer()),
+            "CPU model " + config.cpu_model);
     }
     TRY(hv::check_simd(hv::this_processor()));
     auto impl = std::make_unique<Impl>(config, TRY(Memory::create(config.memory)));
+    impl->model = model;
     impl->package = std::make_unique<cpu::Package>(
         impl->ram->guest(), cpu::Package::Config{.features = hv::silicon_features(cpuid[0]),
                                                  .tlb_entries = options.tlb_entries});
@@ -132,7 +136,8 @@ Result<std::unique_ptr<Machine>> Machine::create(const state::MachineConfig& con
                                                         .vcpu_count = config.cpus,
                                                         .package = impl->package.get(),
                                                         .board = impl.get(),
-                                                        .cpuid = cpuid[i]}));
+                                                        .cpuid = cpuid[i],
+                                                        .model = model}));
         TRY(change(*impl->vcpus.back(),
                    [&](state::Vcpu& s) { s.cpu.random = generator_seed(config.seed, i); }));
     }
@@ -222,6 +227,7 @@ Icount Machine::count() const { return Icount(impl_->s.count); }
 Ticks Machine::ticks() const { return impl_->ticks(); }
 i64 Machine::clock_seconds() const { return impl_->board->clock_seconds(impl_->ticks()); }
 const state::MachineConfig& Machine::config() const { return impl_->config; }
+const hv::CpuModel& Machine::cpu_model() const { return *impl_->model; }
 const state::Machine& Machine::schedule() const { return impl_->s; }
 state::Vcpu Machine::vcpu(VcpuIndex index) const { return impl_->vcpus[index.value()]->save(); }
 void Machine::set_dirty_logging(bool on) {

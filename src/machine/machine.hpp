@@ -21,6 +21,9 @@
 namespace nestor::state {
 struct Vcpu;
 }
+namespace nestor::hv {
+struct CpuModel;
+}
 
 namespace nestor::machine {
 
@@ -96,6 +99,8 @@ struct Stop {
 /// What is no state: it changes no digest.
 struct MachineOptions {
     unsigned tlb_entries = 1024;
+    /// CPU models that config may name; empty: the released ones. Tests make up others.
+    std::span<const hv::CpuModel* const> cpu_models;
 };
 
 class Machine final {
@@ -139,6 +144,8 @@ public:
     /// What the guest's real-time clock shows, in seconds since 1970.
     [[nodiscard]] i64 clock_seconds() const;
     [[nodiscard]] const state::MachineConfig& config() const;
+    /// The one that config() names.
+    [[nodiscard]] const hv::CpuModel& cpu_model() const;
     /// Where the scheduler stands, and a vCPU as its units have it: for a look between two
     /// instructions, much cheaper than units().
     [[nodiscard]] const state::Machine& schedule() const;
@@ -161,7 +168,8 @@ public:
     /// Replaces the complete state. The units must be without unit_faults(), and "config" must
     /// equal config(); what is not so is `incompatible`. All are decoded before any is applied; on
     /// a failure after that the machine must be discarded. A vCPU's units are applied in the order
-    /// of the list.
+    /// of the list. The CPUID that was saved is the machine's from then on, whatever config()'s CPU
+    /// model would give.
     [[nodiscard]] Result<> load_units(std::span<const Unit> units);
     /// The configuration among a machine's units, to create() one for load_units().
     [[nodiscard]] static Result<state::MachineConfig> config_of(std::span<const Unit> units);

@@ -51,6 +51,7 @@ struct Machine::Impl final : hv::BoardPort, device::MessageSink {
     [[nodiscard]] Stop stop_of_ending() const;
 
     state::MachineConfig config;
+    const hv::CpuModel* model = nullptr;
     state::Machine s;
     std::vector<device::E820Entry> map;
     std::unique_ptr<Memory> ram;

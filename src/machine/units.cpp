@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 
+#include "engine/hypervisor/cpu_caps.hpp"
 #include "engine/state/codec.hpp"
 #include "engine/state/info.hpp"
 #include "src/base/check.hpp"
@@ -268,6 +269,10 @@ Result<> Machine::load_units(std::span<const Unit> units) {
     });
     TRY(std::move(decoded));
     TRY(check_machine(contents.machine, m.config));
+    // All vCPUs share the silicon. Each checks that its own model asks for the same.
+    const auto& cpuid = contents.vcpus[0].model.cpuid;
+    TRY(hv::check_cpuid(cpuid, {0, m.config.cpus}, hv::engine_offer()), "vcpu[0].model");
+    m.package->set_features(hv::silicon_features(cpuid));
 
     auto board = std::make_unique<Board>(m.board_config(), m);
     TRY(board->load(contents.board), "loading the board");

@@ -259,6 +259,39 @@ class Snapshots(vm.VmTest):
         file.write_text("{}")
         self.vm("check", "a", "--against", file, status=CORRUPT)
 
+    def test_engine_semantics_are_told_and_only_newer_ones_are_in_the_way(self):
+        host = json.loads(self.vm("host", "dump").stdout)
+        here = host["engineSemantics"]
+        self.assertEqual([row["number"] for row in host["semantics"]], list(range(1, here + 1)))
+        self.assertEqual(self.json("snap", "show", "a")["engineSemantics"], here)
+        self.assertIn(f"engine semantics {here},", self.vm("snap", "show", "a").stdout.decode())
+        file = self.scratch / "host.json"
+        host["engineSemantics"] = here + 1
+        host["semantics"].append({"number": here + 1, "since": "9.9.9", "what": "the sky is green"})
+        file.write_text(json.dumps(host))
+        found = self.json("check", "a", "--against", file)
+        self.assertTrue(found["restorable"])
+        [finding] = [f for f in found["findings"] if f["path"] == "engineSemantics"]
+        self.assertFalse(finding["blocks"])
+        self.assertEqual(finding["remedy"], f"goes on under semantics {here + 1}: the sky is green")
+        self.assertIn("goes on under", self.vm("check", "a", "--against", file).stdout.decode())
+        host["engineSemantics"] = here - 1
+        for member in ("semantics", "physicalBits"):  # 0.1.0 did not tell them
+            del host[member]
+        file.write_text(json.dumps(host))
+        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)
+        self.assertEqual([f["path"] for f in found["findings"] if f["blocks"]], ["engineSemantics"])
+
+    def test_a_cpu_that_a_host_cannot_be_is_told_field_by_field(self):
+        host = json.loads(self.vm("host", "dump").stdout)
+        host["physicalBits"] = 40
+        file = self.scratch / "host.json"
+        file.write_text(json.dumps(host))
+        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)
+        [finding] = [f for f in found["findings"] if f["blocks"]]
+        self.assertEqual(finding["path"], "contract.cpuid[0x80000008.0].EAX[7:0]")
+        self.assertEqual((finding["have"], finding["need"]), ("at most 0x28", "0x2e"))
+
     def test_store_and_snapshot_are_sound_and_counted(self):
         self.assertEqual(self.json("store", "stat")["snapshots"], 1)
         self.assertEqual(self.json("store", "fsck")["findings"], [])

@@ -76,7 +76,8 @@ protected:
                 return resets;
             }
             ++resets;
-            EXPECT_TRUE(keeper.before_reset());
+            // Without images of its own, so that digests are those of 0.1.0.
+            EXPECT_TRUE(keeper.forget_memory());
             EXPECT_TRUE(keeper.machine().reboot(images_));
         }
     }
@@ -112,8 +113,8 @@ protected:
     static std::vector<std::string> faults(const std::vector<machine::Unit>& units) {
         const auto config = *Machine::config_of(units);
         std::vector<std::string> out;
-        for (const Finding& f :
-             findings(encode_contract(*contract_of(config)), to_snapshot(units), this_host())) {
+        for (const Finding& f : findings(encode_contract(contract_of(**Machine::create(config))),
+                                         to_snapshot(units), this_host())) {
             EXPECT_TRUE(f.blocks);
             out.push_back(f.path + ": have " + f.have);
         }
@@ -152,7 +153,10 @@ TEST_F(NextBoardTest, ASnapshotOf010IsTheSameMachineWhenItIsSavedAgain) {
     for (const char* tag : {"before", "after", "two-vcpus"}) {
         const auto store = open_store();
         const auto snapshot = *store.load(tag);
-        EXPECT_TRUE(findings(snapshot, this_host()).empty()) << tag;
+        for (const Finding& f : findings(snapshot, this_host())) {
+            EXPECT_EQ(f.path, "engineSemantics") << tag;
+            EXPECT_FALSE(f.blocks) << tag;
+        }
         const auto keeper = restored(tag);
         auto units = to_snapshot(keeper->machine().units());
         std::sort(units.begin(), units.end(),

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/hypervisor/cpu_caps.hpp"
+#include "engine/hypervisor/cpu_offer.hpp"
 
 namespace nestor::hv {
 namespace {
@@ -20,13 +20,15 @@ HostProcessor everything() {
     return host;
 }
 
+u32 engine_word(CpuidWord word) { return engine_offer().features[static_cast<std::size_t>(word)]; }
+
 constexpr u32 avx2 = u32{1} << 5;
 constexpr auto word_7 = static_cast<std::size_t>(CpuidWord::leaf_7_ebx);
 
 TEST(HostSimd, AHostThatHasAllIsAccepted) {
     EXPECT_TRUE(check_simd(everything()));
     EXPECT_EQ(offered_word(everything(), CpuidWord::leaf_7_ebx),
-              CpuCaps::engine_word(CpuidWord::leaf_7_ebx));
+              engine_word(CpuidWord::leaf_7_ebx));
 }
 
 TEST(HostSimd, ThisHostRunsTheTests) { EXPECT_THAT(simd_lacking(this_processor()), ElementsAre()); }
@@ -45,9 +47,8 @@ TEST(HostSimd, WhatIsLackingIsNotOffered) {
     HostProcessor host = everything();
     host.words[word_7] &= ~avx2;
     EXPECT_EQ(offered_word(host, CpuidWord::leaf_7_ebx),
-              CpuCaps::engine_word(CpuidWord::leaf_7_ebx) & ~avx2);
-    EXPECT_EQ(offered_word(host, CpuidWord::leaf_1_edx),
-              CpuCaps::engine_word(CpuidWord::leaf_1_edx));
+              engine_word(CpuidWord::leaf_7_ebx) & ~avx2);
+    EXPECT_EQ(offered_word(host, CpuidWord::leaf_1_edx), engine_word(CpuidWord::leaf_1_edx));
 }
 
 TEST(HostSimd, ASystemThatDoesNotSwitchYmmRegistersLacksAvx) {
