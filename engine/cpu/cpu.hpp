@@ -145,7 +145,7 @@ public:
     u8 cpl = 0;
     TlbView view = TlbView::supervisor;
     bool suppress_trap =
-        false;                 ///< the instruction discards a pending single-step (SDM 3B 17.3.1.4)
+        false;                 ///< the instruction discards a pending single-step (SDM 3B 18.3.1.4)
     bool shadow_fresh = false; ///< the running instruction set blocking by STI or MOV SS
 
     Event event;          ///< with Outcome::fault
