@@ -32,7 +32,7 @@ class Decoder;
 /// Access rights a memory access needs, and who makes it.
 enum class Access : u8 { read, write, exec };
 
-/// Ticks as a function of the machine-wide count (design rule 2).
+/// Ticks as a function of the machine-wide count (DESIGN.md, rule 2).
 struct Clock {
     u64 count = 0; ///< machine-wide count at which `ticks` held
     u64 ticks = 0;
@@ -83,7 +83,7 @@ public:
 
     // --- contract -------------------------------------------------------------------------------
 
-    /// Executes up to `instructions` counts (design rule 2), starting at machine-wide count
+    /// Executes up to `instructions` counts (DESIGN.md, rule 2), starting at machine-wide count
     /// `count`. `retired_in_run()` tells how many were used.
     Stop run(u64 count, u64 instructions);
     [[nodiscard]] u64 retired_in_run() const { return used_; }
