@@ -57,6 +57,8 @@ class CiteCheck(unittest.TestCase):
                 ),
                 "engine/cpu/a.def": "// std::string is not ours\nROW(1'000, \"// src/none.cpp\")\n",
                 "tools/run": "#!/bin/sh\necho 'src/none.cpp' # of engine/cpu/a.hpp, --fast\nrun --fast\n",
+                "fixtures/0.1.0/host.json": "",
+                "CONTRIBUTING.md": "fixtures/VERSION, `fixtures/X.Y.Z/host.json`\n",
                 "tests/a_test.py": '"""Of a.hpp."""\nx = {\n    "src/none.cpp": 1,\n}\n',
                 "tests/a.asm": "f: db 'src/none.cpp;'    ; a.hpp\n",
                 "schema/one.capnp": "# engine/state/one.hpp is made of this.\n",
@@ -73,7 +75,7 @@ class CiteCheck(unittest.TestCase):
                 "tools/run": "#!/bin/sh\n# wire*.hpp\n",
                 "tests/a.asm": "nop ; tests/guests/nothing\n",
                 "tests/a_test.py": '"""A.\n\nOf no.py."""\n',
-                "README.md": "one\n`src/{base,none}`\n",
+                "README.md": "one\n`src/{base,none}`\nfixtures/VERSION/none.list\n",
                 "src/base/c.hpp": "",
             },
             "engine/cpu/a.cpp:3: no file engine/cpu/gone.cpp",
@@ -83,6 +85,7 @@ class CiteCheck(unittest.TestCase):
             "tests/a.asm:1: no file tests/guests/nothing",
             "tests/a_test.py:3: no file no.py",
             "README.md:2: no file src/{base,none}",
+            "README.md:3: no file fixtures/VERSION/none.list",
         )
 
     def test_a_name_that_no_code_has_is_found(self):
