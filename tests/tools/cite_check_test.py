@@ -70,7 +70,7 @@ class CiteCheck(unittest.TestCase):
         self.assert_found(
             {
                 "engine/cpu/a.cpp": "int a;\n\n// As engine/cpu/gone.cpp has it.\n",
-                "engine/cpu/b.cpp": "/// One.\n/// Two: gone_too.hpp.\n",
+                "engine/cpu/b.cpp": "int i = 1'000; // One's.\n/// Two: gone_too.hpp.\n",
                 "snapshot/meson.build": "x = 1 # see conventions.md\n",
                 "tools/run": "#!/bin/sh\n# wire*.hpp\n",
                 "tests/a.asm": "nop ; tests/guests/nothing\n",
