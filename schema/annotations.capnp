@@ -1,4 +1,4 @@
-# What the generators need to know beyond Cap'n Proto's own language (design rule 1).
+# What the generators need to know beyond Cap'n Proto's own language (DESIGN.md, rule 1).
 
 @0xb9c6f99ebf805f2c;
 

@@ -1,5 +1,5 @@
 # State of the board's devices. Times are in ticks of the machine or in clocks of the device's own
-# oscillator, counted from power-on (design rule 2). Ranks order what falls on the same tick.
+# oscillator, counted from power-on (DESIGN.md, rule 2). Ranks order what falls on the same tick.
 
 @0xe3a5c71f08b64d29;
 

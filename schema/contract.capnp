@@ -1,5 +1,5 @@
-# What a machine needs from whoever runs it (design rule 4): the contract in a snapshot's manifest,
-# and what `vm check` compares with a host.
+# What a machine needs from whoever runs it (DESIGN.md, rule 4): the contract in a snapshot's
+# manifest, and what `vm check` compares with a host.
 
 @0xa4d15c7be0926f38;
 

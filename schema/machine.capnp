@@ -1,4 +1,4 @@
-# What makes a machine this machine, and where its scheduler and its time stand (design rule 2).
+# What makes a machine this machine, and where its scheduler and its time stand (DESIGN.md, rule 2).
 
 @0xf1b86d2e93c05a47;
 

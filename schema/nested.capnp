@@ -1,4 +1,4 @@
-# Nested state of one vCPU: what L0 keeps for an L1 that runs VMX (design rule 3).
+# Nested state of one vCPU: what L0 keeps for an L1 that runs VMX (DESIGN.md, rule 3).
 #
 # vmcs02 is derived and not here. L2's registers are those of the unit `cpu` while L2 is active; an
 # event that VM entry still has to inject is in the unit `events`. What a VMCS names by address is

@@ -1,4 +1,4 @@
-# What a snapshot says about itself (design.md, "The snapshot"). The manifest is what a reference
+# What a snapshot says about itself (DESIGN.md, rule 8). The manifest is what a reference
 # points at; its digest is the SHA-256 of its canonical bytes. Nothing in it depends on where in a
 # store things lie, so a snapshot keeps its digest when it moves to another store.
 
@@ -68,7 +68,7 @@ struct Provenance {
   machine @3 :Text;
   # Name of the machine when it was saved.
   count @4 :UInt64;
-  # Machine-wide position (design rule 2), for people.
+  # Machine-wide position (DESIGN.md, rule 2), for people.
   pauseNs @5 :UInt64;
   # How long the machine stood still for the save.
   saveNs @6 :UInt64;

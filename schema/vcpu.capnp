@@ -52,7 +52,7 @@ struct PendingEvents {
 }
 
 struct Pmu {
-  # Architectural performance monitoring version 2 (SDM 3B 19.2.2).
+  # Architectural performance monitoring version 2 (SDM 3B 20.2.2).
   select @0 :List(UInt64) $A.fixed(4) $A.hex;
   counter @1 :List(UInt64) $A.fixed(4) $A.hex;
   fixedCounter @2 :List(UInt64) $A.fixed(3) $A.hex;

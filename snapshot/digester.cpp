@@ -1,4 +1,4 @@
-// Page digests, the trees above them and the machine digest (design.md, rule 1: "Three digests").
+// Page digests, the trees above them and the machine digest (DESIGN.md, rule 1).
 // Owns: what exactly each digest covers. A change here changes the identity of every machine.
 #include "snapshot/digest_tree.hpp"
 

@@ -1,5 +1,5 @@
 // Files of a store. Owns: the order write, sync, rename, sync directory, which is what makes a
-// reference a commit point (design.md, "The snapshot"), and the writer lock.
+// reference a commit point (DESIGN.md, rule 8), and the writer lock.
 //
 // The lock is flock on a file that is never removed: it ends with its process however that dies,
 // so there are no stale locks, and the pid inside is only for the message.

@@ -1,6 +1,6 @@
 // Saving a machine. Owns: the order of writes (extents, map, units; index; manifest; reference,
-// design.md "The snapshot") and that anything that fails before the reference leaves the store as
-// it was. Pages are in save_pages.cpp, the map above them in save_map.cpp.
+// DESIGN.md, rule 8) and that anything that fails before the reference leaves the store as it was.
+// Pages are in save_pages.cpp, the map above them in save_map.cpp.
 //
 // A digester that was saved here before makes its snapshot the base: what it has not seen changing
 // is where the base has it. A lease keeps the base whole, so this needs no tag and no second look.

@@ -1,4 +1,4 @@
-// Facade of floor 6, snapshot: the store of machine states (design.md, "The snapshot").
+// Facade of floor 6, snapshot: the store of machine states (DESIGN.md, rule 8).
 //
 // It knows nothing of the engine. A machine is a list of units (a name, a schema type, bytes), a
 // list of memory regions and a contract. A saved one is found again by its tag.

@@ -55,7 +55,7 @@ struct Provenance {
     std::string host;        ///< empty in a SaveRequest: this host's name
     std::string creator;
     std::string machine;
-    u64 count = 0;        ///< machine-wide position, design rule 2
+    u64 count = 0;        ///< machine-wide position (DESIGN.md, rule 2)
     u64 pause_ns = 0;     ///< how long the machine stood still for it, as the saver says
     u64 save_ns = 0;      ///< from the start of the save to its manifest; set by the save
     std::string restored; ///< tier and clock chosen when the machine was restored; or empty

@@ -1,5 +1,5 @@
 // Architectural bit positions: RFLAGS, CR0, CR4, EFER, DR6, DR7, page-table entries, error codes.
-// SDM 3A chapters 2, 4 and 17. Masks, named as the SDM names the bits.
+// SDM 3A chapters 2 and 4, SDM 3B chapter 18. Masks, named as the SDM names the bits.
 #pragma once
 
 #include "src/base/bits.hpp"

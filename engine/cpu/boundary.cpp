@@ -104,7 +104,7 @@ bool Cpu::deliver_pending_debug() {
     return true;
 }
 
-// SDM 3B 17.3.1.1: an instruction breakpoint is a fault, unless RF is set or SS was just loaded.
+// SDM 3B 18.3.1.1: an instruction breakpoint is a fault, unless RF is set or SS was just loaded.
 bool Cpu::code_breakpoint() {
     if ((s.rflags & rflags::rf) != 0 || s.blocking_by_mov_ss || (s.dr7 & dr7::enables) == 0) {
         return true;

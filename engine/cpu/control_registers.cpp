@@ -1,5 +1,5 @@
 // The values of CR0, CR3 and CR4: what a write of them checks and sets off (SDM
-// 3A 2.5, 4.4.1, 4.10.1, 9.8.5). Owns nothing. Who may write, and which writes exit, is its
+// 3A 2.5, 4.4.1, 4.10.1, 10.8.5). Owns nothing. Who may write, and which writes exit, is its
 // caller's business (ops_system_control.cpp).
 #include "engine/cpu/package.hpp"
 #include "engine/cpu/system.hpp"
@@ -15,7 +15,7 @@ constexpr u64 cr0_known = cr0::pe | cr0::mp | cr0::em | cr0::ts | cr0::et | cr0:
 constexpr u64 cr4_paging = cr4::pse | cr4::pae | cr4::pge | cr4::pcide | cr4::smep | cr4::smap |
                            cr4::pke | cr4::la57 | cr4::pks;
 
-/// Turning paging on or off in IA-32e terms (SDM 3A 9.8.5). False: #GP(0).
+/// Turning paging on or off in IA-32e terms (SDM 3A 10.8.5). False: #GP(0).
 bool check_paging_change(const Site& site, u64 value) {
     const Cpu& cpu = site.cpu;
     const state::Cpu& s = cpu.s;

@@ -32,7 +32,7 @@ class Decoder;
 /// Access rights a memory access needs, and who makes it.
 enum class Access : u8 { read, write, exec };
 
-/// Ticks as a function of the machine-wide count (design rule 2).
+/// Ticks as a function of the machine-wide count (DESIGN.md, rule 2).
 struct Clock {
     u64 count = 0; ///< machine-wide count at which `ticks` held
     u64 ticks = 0;
@@ -83,7 +83,7 @@ public:
 
     // --- contract -------------------------------------------------------------------------------
 
-    /// Executes up to `instructions` counts (design rule 2), starting at machine-wide count
+    /// Executes up to `instructions` counts (DESIGN.md, rule 2), starting at machine-wide count
     /// `count`. `retired_in_run()` tells how many were used.
     Stop run(u64 count, u64 instructions);
     [[nodiscard]] u64 retired_in_run() const { return used_; }
@@ -145,7 +145,7 @@ public:
     u8 cpl = 0;
     TlbView view = TlbView::supervisor;
     bool suppress_trap =
-        false;                 ///< the instruction discards a pending single-step (SDM 3B 17.3.1.4)
+        false;                 ///< the instruction discards a pending single-step (SDM 3B 18.3.1.4)
     bool shadow_fresh = false; ///< the running instruction set blocking by STI or MOV SS
 
     Event event;          ///< with Outcome::fault

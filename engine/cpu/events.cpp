@@ -47,7 +47,7 @@ void record(Cpu& cpu, const Event& e) {
     if (e.vector == 14) {
         cpu.s.cr2 = e.address;
     } else if (e.vector == 1) {
-        // SDM 3B 17.2.3: B3:0 are those of this exception, the others accumulate.
+        // SDM 3B 18.2.3: B3:0 are those of this exception, the others accumulate.
         cpu.s.dr6 = (cpu.s.dr6 & ~dr6::b) | (e.address & (dr6::b | dr6::bd | dr6::bs | dr6::bt));
         cpu.s.dr7 &= ~dr7::gd;
         cpu.s.debugctl &= ~u64{1}; // LBR

@@ -110,7 +110,7 @@ bool Delivery::check_code() {
         return site.fault(Exception::np, error);
     }
     if (cpu.mode.has(Mode::v86) && (d.conforming() || d.dpl() != 0)) {
-        return site.gp(error); // SDM 3B 20.3.1.1
+        return site.gp(error); // SDM 3B 21.3.1.1
     }
     level = d.conforming() ? cpu.cpl : d.dpl();
     if (!mark_accessed(site, d)) {
@@ -160,7 +160,7 @@ bool Delivery::switch_stack(Frame& frame, const InnerStack& stack, u64 rip, u32 
     return true;
 }
 
-/// From virtual-8086 mode to CPL 0: the data segments are pushed too (SDM 3B 20.3.1.1).
+/// From virtual-8086 mode to CPL 0: the data segments are pushed too (SDM 3B 21.3.1.1).
 bool Delivery::from_v86(InnerStack& stack) {
     const bool wide = gate.type() >= system_type::int32;
     Frame frame(stack.ss, stack.sp, false, wide ? 4 : 2);

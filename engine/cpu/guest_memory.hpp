@@ -1,4 +1,4 @@
-// Guest-physical RAM of L1 and the one page mechanism (design.md, "One page mechanism").
+// Guest-physical RAM of L1 and the one page mechanism (DESIGN.md, rule 5).
 //
 // Each page has a state byte. A fast path (the TLB) may read a page unless it is absent, and may
 // write it only while the byte is zero; everything else goes through the slow paths here.

@@ -16,7 +16,7 @@ bool deliver_injected_once(Cpu& cpu, const Event& e);
 /// where the exception bitmap makes a VM exit of it, which is in Cpu::exit; else it is injected.
 bool raise_for_exited(Cpu& cpu, const Event& e);
 
-/// VME in virtual-8086 mode (SDM 3B 20.3.3). False: a fault. `redirect`: software interrupt
+/// VME in virtual-8086 mode (SDM 3B 21.3.3). False: a fault. `redirect`: software interrupt
 /// `vector` goes to the 8086 program's own handler, which deliver_redirected takes it to.
 bool vme_redirects(const Site& site, u8 vector, bool& redirect);
 bool deliver_redirected(const Site& site, u8 vector, u64 return_rip);

@@ -394,7 +394,7 @@ void Cpu::answer_access(u64 data) {
     access = {};
 }
 
-// SDM 3B 17.2.4: data breakpoints trap after the access. DR7: L/G bits 7:0, R/W and LEN from 16 on.
+// SDM 3B 18.2.4: data breakpoints trap after the access. DR7: L/G bits 7:0, R/W and LEN from 16 on.
 void Cpu::data_breakpoint(u64 address, unsigned size, bool write) {
     for (unsigned i = 0; i < 4; ++i) {
         const unsigned rw = static_cast<unsigned>(s.dr7 >> (16 + 4 * i) & 3);

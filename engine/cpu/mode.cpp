@@ -10,7 +10,7 @@ using namespace arch;
 
 namespace {
 
-/// One register file's state: #UD conditions first, then #NM (SDM 3A table 2-2, SDM 2 2.4).
+/// One register file's state: #UD conditions first, then #NM (SDM 3A table 2-2, SDM 2 2.5).
 u32 unit(u32 shift, bool ud, bool nm) {
     const UnitState state = ud ? UnitState::ud : nm ? UnitState::nm : UnitState::ok;
     return static_cast<u32>(state) << shift;

@@ -205,7 +205,7 @@ bool Transfer::protected_mode(u16 selector, u64 offset, bool& switched) {
         if (type == system_type::call32 || (!lma && type == system_type::call16)) {
             return through_gate(selector, d);
         }
-        // SDM 3A 7.7: no task switches in IA-32e mode.
+        // SDM 3A 8.7: no task switches in IA-32e mode.
         if (!lma && (type == system_type::task_gate || (type & 5) == 1)) {
             return to_task(selector, d, switched);
         }

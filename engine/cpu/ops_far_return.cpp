@@ -214,7 +214,7 @@ bool iret_real_like(Cpu& cpu, const Op* op, unsigned width) {
     u64 changed = iret_always | rflags::if_ | (width > 2 ? wide_only : 0);
     changed |= v86 ? 0 : rflags::iopl;
     if (virtual_if) {
-        // SDM 3B 20.3.3.4 / SDM 2 IRET: the image's IF goes to VIF.
+        // SDM 3B 21.3.3.4 / SDM 2 IRET: the image's IF goes to VIF.
         const bool wants_if = (flags & rflags::if_) != 0;
         if ((wants_if && (cpu.s.rflags & rflags::vip) != 0) || (flags & rflags::tf) != 0) {
             return site.gp(0);

@@ -30,7 +30,7 @@ bool has_class(const Emit& e, ZydisRegisterClass c) {
     return false;
 }
 
-/// The worst of the units an instruction needs (SDM 3A 13.1, SDM 2A 2.6).
+/// The worst of the units an instruction needs (SDM 3A 14.1, SDM 2A 2.5).
 UnitState unit_state(const Emit& e) {
     if (is_vex(e)) {
         return e.mode.unit(Mode::avx_shift);

@@ -108,7 +108,7 @@ const Op* op_pause(Cpu& cpu, const Op* op) {
     if ((cpu.controls.proc & proc_control::pause_exiting) != 0 || pause_loop_exits(cpu, op)) {
         return cpu.vm_exit(op, ExitReason::pause);
     }
-    cpu.raise_attention(Cpu::Attention::yield); // the scheduler's turn ends here (design rule 2)
+    cpu.raise_attention(Cpu::Attention::yield); // ends the scheduler's turn (DESIGN.md, rule 2)
     return cpu.leave(op);
 }
 

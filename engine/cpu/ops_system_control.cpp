@@ -1,4 +1,4 @@
-// Control and debug registers: MOV CR, LMSW, CLTS, MOV DR (SDM 2 MOV, SDM 3A 2.5, SDM 3B 17.2).
+// Control and debug registers: MOV CR, LMSW, CLTS, MOV DR (SDM 2 MOV, SDM 3A 2.5, SDM 3B 18.2).
 //
 // Owns nothing. Handlers check privilege, then the VMX guest/host masks and exits (SDM 3C 26.1.3),
 // then call write_crN (control_registers.cpp), which holds the value checks.

@@ -1,6 +1,6 @@
 // Flags that are more than arithmetic: PUSHF, POPF, CLI, STI, STAC, CLAC.
 //
-// Owns nothing. VME and PVI: SDM 3B 20.3 and 20.4. While flags are lazy, the system bits of
+// Owns nothing. VME and PVI: SDM 3B 21.3 and 21.4. While flags are lazy, the system bits of
 // s.rflags are right all the same, so they are changed in place.
 #include "engine/cpu/system.hpp"
 

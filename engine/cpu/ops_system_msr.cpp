@@ -51,7 +51,7 @@ MsrResult write_efer(Cpu& cpu, u64 value) {
     }
     const u64 changed = cpu.s.efer ^ value;
     if ((changed & efer::lme) != 0 && (cpu.s.cr0 & cr0::pg) != 0) {
-        return MsrResult::gp; // SDM 3A 9.8.5
+        return MsrResult::gp; // SDM 3A 10.8.5
     }
     cpu.s.efer = (value & ~efer::lma) | (cpu.s.efer & efer::lma);
     if ((changed & efer::nxe) != 0) {

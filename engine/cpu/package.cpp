@@ -1,10 +1,10 @@
 // Coherence of what is derived from memory: decoded code and cached translations.
 //
-// A guest need not tell us about self-modifying code or about changed page tables (design rule 1,
-// "No derived structure is observable"): every write to a page that either was made from comes
-// through before_write. A table entry that was not present was never cached, so filling in page
-// tables costs nothing here; clearing or changing one drops the single page it maps where that is
-// known, and everything otherwise.
+// A guest need not tell us about self-modifying code or about changed page tables (DESIGN.md,
+// rule 1): every write to a page that either was made from comes through before_write. A table
+// entry that was not present was never cached, so filling in page tables costs nothing here;
+// clearing or changing one drops the single page it maps where that is known, and everything
+// otherwise.
 #include "engine/cpu/package.hpp"
 
 #include <algorithm>

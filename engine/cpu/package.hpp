@@ -1,7 +1,8 @@
 // What the processors of one machine share: RAM, decoded code, knowledge of page tables.
 //
-// One thread runs a machine (design rule 2), so nothing here is locked. The package watches writes
-// to pages that code was decoded from or that a cached walk read, and drops what was derived.
+// One thread runs a machine (DESIGN.md, rule 2), so nothing here is locked. The package watches
+// writes to pages that code was decoded from or that a cached walk read, and drops what was
+// derived.
 #pragma once
 
 #include <array>
@@ -19,7 +20,7 @@ namespace nestor::cpu {
 
 class CodeCache;
 
-/// Which instruction-set extensions exist (design.md, floor 5: "a plain mask"), by Zydis ISA set.
+/// Which instruction-set extensions exist (DESIGN.md, rule 4), by Zydis ISA set.
 using IsaMask = std::bitset<ZYDIS_ISA_SET_MAX_VALUE + 1>;
 
 /// Fixed properties of the processors: what the silicon needs to know of the CPU model.

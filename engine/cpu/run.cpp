@@ -280,7 +280,7 @@ void Cpu::after_instruction(const Before& before, bool retired) {
         suppress_trap = false;
         return;
     }
-    // SDM 3B 17.3.1.4: the trap comes after the instruction that began with TF set.
+    // SDM 3B 18.3.1.4: the trap comes after the instruction that began with TF set.
     if ((before.rflags & rflags::tf) != 0 && !suppress_trap) {
         s.pending_debug |= pending_debug::bs;
     }

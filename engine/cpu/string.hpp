@@ -49,7 +49,7 @@ inline const Op* finish_repeat(Cpu& cpu, const Op* op, Progress p) {
         cpu.s.rflags &= ~arch::rflags::rf;
         return next(cpu, op);
     }
-    cpu.s.rflags |= arch::rflags::rf; // after any iteration but the last (SDM 3B 17.3.1.1)
+    cpu.s.rflags |= arch::rflags::rf; // after any iteration but the last (SDM 3B 18.3.1.1)
     return cpu.leave_to(op, cpu.rip_of(op));
 }
 

@@ -40,7 +40,7 @@ bool io_exits(Cpu& cpu, u16 port, unsigned size, bool& exits);
 constexpr u64 io_qualification(u16 port, unsigned size, bool in, bool immediate) {
     return (size - 1) | u64{in} << 3 | u64{immediate} << 6 | u64{port} << 16;
 }
-/// DR6 bits of the I/O breakpoints that an access matches (SDM 3B 17.2.4); zero mostly.
+/// DR6 bits of the I/O breakpoints that an access matches (SDM 3B 18.2.4); zero mostly.
 u64 io_breakpoints(const Cpu& cpu, u16 port, unsigned size);
 /// Notes I/O breakpoints that an access met; #DB follows the instruction, whose handler leaves.
 void note_io_breakpoints(Cpu& cpu, u64 dr6_bits);
@@ -147,7 +147,7 @@ private:
 
 // --- control transfers --------------------------------------------------------------------------
 
-/// What started a task switch (SDM 3A 7.3).
+/// What started a task switch (SDM 3A 8.3).
 enum class TaskSwitchSource : u8 { call, iret, jump, gate };
 
 /// Switches to the task of a TSS descriptor that was found present and of the right type
@@ -169,7 +169,7 @@ bool inner_stack(const Site& site, u8 level, bool long_frame, unsigned ist, Inne
 
 /// INT n, INT3, INTO and INT1: what returns behind its instruction.
 bool is_software_kind(EventType type);
-/// RF in the pushed image: set for faults, except instruction breakpoints (SDM 3B 17.3.1.1).
+/// RF in the pushed image: set for faults, except instruction breakpoints (SDM 3B 18.3.1.1).
 bool pushes_rf(const Event& e);
 /// Takes one event to its handler. False: a fault of the delivery in Cpu::event, or another
 /// outcome; nothing changed, except by a task switch that faults in the new task.

@@ -1,7 +1,7 @@
-// Hardware task switches: SDM 3A chapter 7.
+// Hardware task switches: SDM 3A chapter 8.
 //
 // Owns nothing. Up to the commit point every fault belongs to the old task; behind it to the new
-// one, with the new registers already loaded (SDM 3A 7.3). An access that only waits for a page is
+// one, with the new registers already loaded (SDM 3A 8.3). An access that only waits for a page is
 // undone wholly, the busy bit in memory included: the other memory writes repeat themselves.
 #include <array>
 
@@ -13,7 +13,7 @@ using namespace arch;
 
 namespace {
 
-/// Offsets of what a switch saves and loads (SDM 3A figures 7-2 and 7-10).
+/// Offsets of what a switch saves and loads (SDM 3A figures 8-2 and 8-10).
 struct TssLayout {
     unsigned size;  ///< bytes that must lie within the limit
     unsigned width; ///< of EIP, EFLAGS and the general registers
@@ -79,7 +79,7 @@ private:
     Image new_{};
 };
 
-/// Saves the old task in its TSS (steps 6 to 8 of SDM 3A 7.3).
+/// Saves the old task in its TSS (steps 6 to 8 of SDM 3A 8.3).
 bool Switch::save_old(u64 next) {
     const state::Segment& tr = cpu_.s.tr;
     const TssLayout& old = (tr.attributes & 8) != 0 ? tss32_layout : tss16_layout;
@@ -155,7 +155,7 @@ bool Switch::load_registers() {
     cpu_.lazy.settle();
     s.rip = get(new_, layout_.eip, layout_.width);
     s.cr0 |= cr0::ts;
-    s.dr7 &= ~u64{0x155}; // L0..L3 and LE (SDM 3B 17.2.4)
+    s.dr7 &= ~u64{0x155}; // L0..L3 and LE (SDM 3B 18.2.4)
     if ((s.dr7 & dr7::enables) == 0) {
         s.rflags &= ~rflags::rf; // as IRET does: matters only to breakpoints
     }
@@ -249,7 +249,7 @@ bool Switch::load_data(Seg which) {
     return true;
 }
 
-/// Qualifies the new task's descriptors (SDM 3A table 7-1).
+/// Qualifies the new task's descriptors (SDM 3A table 8-1).
 bool Switch::load_descriptors() {
     if (!load_ldt()) {
         return false;
@@ -349,7 +349,7 @@ bool task_switch(const Site& site, u16 selector, const Descriptor& tss, TaskSwit
     }
     committed = true;
     if (ok && s.debug_trap()) {
-        // SDM 3B 17.3.1.5: the T flag's #DB comes before the new task's first instruction.
+        // SDM 3B 18.3.1.5: the T flag's #DB comes before the new task's first instruction.
         return cpu.set_fault(Exception::db, 0, dr6::bt);
     }
     return ok;

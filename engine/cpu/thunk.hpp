@@ -1,4 +1,4 @@
-// Thunks: guest SIMD instructions executed by the host CPU (design.md, floor 5).
+// Thunks: guest SIMD instructions executed by the host CPU (DESIGN.md, rule 3).
 //
 // Host and guest share the instruction set, so a SIMD instruction is run rather than imitated. A
 // thunk is a function that loads the operands it uses, executes the guest's own opcode on fixed
@@ -16,8 +16,8 @@ namespace nestor::cpu {
 
 /// Runs one instruction on the operands pointed to.
 /// `reg` and `rm` are the operands of ModRM, `third` is VEX.vvvv, `extra` what the form needs (is4
-/// register, Cpu::s, or where flags go). Returns MXCSR (Thunk::Spec::mxcsr) or AH = flags as LAHF
-/// has them and AL = OF (Thunk::Spec::flags). With `mxcsr`, nothing is stored when a flag in
+/// register, Cpu::s, or where flags go). Returns MXCSR (ThunkSpec::mxcsr) or AH = flags as LAHF
+/// has them and AL = OF (ThunkSpec::flags). With `mxcsr`, nothing is stored when a flag in
 /// `forbidden` is set afterwards.
 using ThunkFn = u64 (*)(void* reg, void* rm, void* third, void* extra, u32 forbidden);
 

@@ -1,4 +1,4 @@
-// Guest CPU capabilities (design rule 4): what this vCPU may use, computed once.
+// Guest CPU capabilities (DESIGN.md, rule 4): what this vCPU may use, computed once.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// CPU models as frozen data (design rule 4): what a machine made with a name is, for good.
+// CPU models as frozen data (DESIGN.md, rule 4): what a machine made with a name is, for good.
 //
 // A model's file in models/ has all of it: CPUID leaves, MSRs and their constants. Nothing comes
 // from the engine's tables, which only mask it: cpuid_faults() tells what an engine cannot do.

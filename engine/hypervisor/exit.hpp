@@ -1,4 +1,4 @@
-// Why Vcpu::run came back: the vCPU contract's exits (design.md, "The vCPU contract").
+// Why Vcpu::run came back: the vCPU contract's exits (DESIGN.md, "The vCPU contract").
 //
 // An exit that asks for something (an I/O or MMIO read, a page) is uncompleted until it was
 // answered and the vCPU ran again; nothing is saved in between.
@@ -23,7 +23,7 @@ struct Halted {};
 /// The vCPU waits for a start-up IPI, so there is nothing to run.
 struct WaitingForSipi {};
 
-/// An access to an I/O port, 1, 2 or 4 bytes. Answer a read with Vcpu::complete_read.
+/// An access to an I/O port, 1, 2 or 4 bytes. Answer a read with Vcpu::complete.
 struct PortAccess {
     u16 port = 0;
     u8 size = 0;

@@ -2,7 +2,7 @@
 //
 // Each either emulates the instruction and completes it, injects what the instruction should have
 // raised, or hands it to the board as an Exit. Counts: the emulated instruction retires as one;
-// what passes between L1 and L0 counts nothing (design rule 2).
+// what passes between L1 and L0 counts nothing (DESIGN.md, rule 2).
 #include "engine/arch/bits.hpp"
 #include "engine/cpu/injection.hpp"
 #include "engine/cpu/package.hpp"

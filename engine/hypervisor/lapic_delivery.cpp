@@ -95,7 +95,7 @@ std::optional<InterruptMessage> Lapic::raise_local(ApicRegister lvt) {
                      ? InterruptMessage::Delivery::fixed
                      : static_cast<InterruptMessage::Delivery>(entry >> 8 & 7);
     if (lvt == ApicRegister::lvt_pmi) {
-        reg(lvt) |= lvt_masked; // SDM 3B 19.6.3: a PMI masks its entry
+        reg(lvt) |= lvt_masked; // SDM 3B 20.6.3: a PMI masks its entry
     }
     if (m.delivery == InterruptMessage::Delivery::fixed) {
         accept(m.vector, false);

@@ -111,7 +111,7 @@ bool Vcpu::Impl::read_msr(u32 index, u64& value) {
 bool Vcpu::Impl::write_special_msr(u32 index, u64 value) {
     switch (static_cast<Msr>(index)) {
     case Msr::tsc: {
-        // SDM 3B 17.17.3: a write of the TSC moves IA32_TSC_ADJUST by as much.
+        // SDM 3B 18.17.3: a write of the TSC moves IA32_TSC_ADJUST by as much.
         const u64 moved = value - tsc_now();
         msrs.tsc_adjust += moved;
         msrs.tsc_offset += moved;

@@ -1,4 +1,4 @@
-// Counters that take in what the vCPU retired whenever it stops (SDM 3B 19.2.2).
+// Counters that take in what the vCPU retired whenever it stops (SDM 3B 20.2.2).
 //
 // Owns state::Pmu. Counters are numbered general-purpose first, then fixed, in one sequence; the
 // bit of a fixed counter in the global registers is 32 + its number.
@@ -16,7 +16,7 @@ namespace {
 
 constexpr u64 select_enable = bit(22), select_interrupt = bit(20);
 constexpr u64 select_user = bit(16), select_os = bit(17);
-/// FIXED_CTR_CTRL, ENABLE (SDM 3B figure 19-2): CPL 0, and CPL 1 to 3.
+/// FIXED_CTR_CTRL, ENABLE (SDM 3B figure 20-2): CPL 0, and CPL 1 to 3.
 constexpr unsigned level_0 = 1, outside_level_0 = 2;
 constexpr u64 select_writable = mask(31, 0) & ~bit(21); ///< bit 21 is AnyThread, not offered
 constexpr u64 fixed_control_writable = 0xbbb;
@@ -24,7 +24,7 @@ constexpr u64 fixed_control_writable = 0xbbb;
 unsigned global_bit(unsigned n) { return n < Pmu::counters ? n : 32 + n - Pmu::counters; }
 
 /// Events that have a count here: unhalted core cycles, instructions, reference cycles
-/// (SDM 3B table 19-1: event select and umask).
+/// (SDM 3B table 20-1: event select and umask).
 bool event_counts(u64 select) {
     const u64 event = select & 0xffff;
     return event == 0x003c || event == 0x00c0 || event == 0x013c;
@@ -123,7 +123,7 @@ Pmu::Write Pmu::write(Msr msr, u64 value) {
         return Write::done;
     };
     if (msr >= Msr::pmc0 && msr <= Msr::pmc3) {
-        // SDM 3B 19.2.6: legacy writes take 32 bits, sign extended.
+        // SDM 3B 20.2.6: legacy writes take 32 bits, sign extended.
         s_.counter[index - static_cast<u32>(Msr::pmc0)] = sign_extend(value, 32) & width_mask;
         return Write::done;
     }

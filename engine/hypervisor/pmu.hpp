@@ -1,8 +1,8 @@
-// Architectural performance monitoring version 2 (SDM 3B 19.2.2).
+// Architectural performance monitoring version 2 (SDM 3B 20.2.2).
 //
 // Counters are functions of the vCPU's retired count: instructions, core cycles and reference
-// cycles all advance by one an instruction (design rule 2), any other event stays at zero. What is
-// counted at CPL 0 and above is told apart, as the USR and OS bits ask.
+// cycles all advance by one an instruction (DESIGN.md, rule 2), any other event stays at zero. What
+// is counted at CPL 0 and above is told apart, as the USR and OS bits ask.
 #pragma once
 
 #include <optional>

@@ -57,7 +57,7 @@ void Vcpu::Impl::power_on() {
     requested = true;
 }
 
-// SDM 3A table 9-1: state after INIT. The board's loader replaces the boot vCPU's afterwards.
+// SDM 3A table 10-1: state after INIT. The board's loader replaces the boot vCPU's afterwards.
 void Vcpu::Impl::accept_init() {
     state::Cpu& s = cpu.s;
     state::Cpu fresh;

@@ -40,7 +40,7 @@ struct ApicIdentity {
     bool moved = false;       ///< it lies elsewhere than at reset
 };
 
-/// Position and time at the start of a run (design rule 2).
+/// Position and time at the start of a run (DESIGN.md, rule 2).
 struct TimeBase {
     Icount count;               ///< machine-wide count now
     Ticks ticks;                ///< ticks at that count

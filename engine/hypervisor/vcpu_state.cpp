@@ -1,4 +1,4 @@
-// Saves and loads a vCPU as state units (design rule 3).
+// Saves and loads a vCPU as state units (DESIGN.md, rule 3).
 //
 // Units come in any order, so each is checked by itself when it is set, and what belongs together
 // is checked once all are there: by settle(), at the latest when the vCPU runs. settle() also turns

@@ -1,9 +1,9 @@
 // Cap'n Proto bytes to live state, for bytes from anywhere.
 //
 // Everything read is taken out of a copy of its section: known bits and pointers become zero, so
-// whatever is left over afterwards is what a newer writer added (design rule 1). message.hpp sees
-// to it that no word is read twice. That bounds time and memory by the size of the message, apart
-// from the factor between a word and the live struct it may stand for, which has a budget.
+// whatever is left over afterwards is what a newer writer added (DESIGN.md, rule 1). message.hpp
+// sees to it that no word is read twice. That bounds time and memory by the size of the message,
+// apart from the factor between a word and the live struct it may stand for, which has a budget.
 #include <bit>
 #include <cstring>
 #include <utility>

@@ -1,4 +1,4 @@
-// SHA-256, the one digest of the project (design.md, rule 1 and "The snapshot").
+// SHA-256, the one digest of the project (DESIGN.md, rules 1 and 8).
 #pragma once
 
 #include <array>

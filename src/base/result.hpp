@@ -16,7 +16,7 @@
 
 namespace nestor {
 
-/// Stable failure classes. The number is the exit status of `vm` (design.md, "The program").
+/// Stable failure classes. The number is the exit status of `vm` (DESIGN.md, "The program").
 enum class ErrorCode : u8 {
     usage = 2,        ///< the request itself is wrong: a flag, a size, a name
     incompatible = 4, ///< the request is right, but this host or engine cannot serve it

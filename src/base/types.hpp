@@ -2,7 +2,7 @@
 //
 // An address, a frame number, an instruction count and a vCPU number are all integers, and mixing
 // them up is the commonest bug of the trade, so each has a type of its own. Conversion is explicit
-// in both directions; tests/src/base/must_not_compile proves that mixing them is refused.
+// in both directions, so mixing them does not compile.
 #pragma once
 
 #include <compare>
@@ -59,9 +59,9 @@ using Gpa = Strong<struct GpaTag, u64>;
 using Gva = Strong<struct GvaTag, u64>;
 /// Guest frame number: a Gpa divided by page_size.
 using Gfn = Strong<struct GfnTag, u64>;
-/// Machine-wide position: instructions retired by all vCPUs together (design rule 2).
+/// Machine-wide position: instructions retired by all vCPUs together (DESIGN.md, rule 2).
 using Icount = Strong<struct IcountTag, u64>;
-/// Guest time in ticks; a function of Icount (design rule 2).
+/// Guest time in ticks; a function of Icount (DESIGN.md, rule 2).
 using Ticks = Strong<struct TicksTag, u64>;
 /// Index of a vCPU in its machine, 0-based. Not its APIC ID.
 using VcpuIndex = Strong<struct VcpuIndexTag, u16>;

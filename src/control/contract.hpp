@@ -1,4 +1,4 @@
-// What a machine needs, what this build offers, and what is in the way (design rule 4).
+// What a machine needs, what this build offers, and what is in the way (DESIGN.md, rule 4).
 #pragma once
 
 #include <optional>

@@ -2,7 +2,7 @@
 //
 // Owns the slices and the pacing. A slice is as long as keeps the console lively; its length
 // depends on the host and changes nothing in the machine, because where a run is cut changes
-// nothing. Guest time is paced here and not in the machine, by inputs (design rule 2).
+// nothing. Guest time is paced here and not in the machine, by inputs (DESIGN.md, rule 2).
 #include "src/control/supervisor.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Oscillators of devices as exact functions of ticks (design rule 2).
+// Oscillators of devices as exact functions of ticks (DESIGN.md, rule 2).
 #pragma once
 
 #include <limits>

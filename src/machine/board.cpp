@@ -51,7 +51,7 @@ constexpr std::array<Place, 65536> port_table = [] {
     return table;
 }();
 
-/// Rows stand in the order of ranks, which breaks ties of deadlines (design rule 2).
+/// Rows stand in the order of ranks, which breaks ties of deadlines (DESIGN.md, rule 2).
 constexpr bool ordered_by_rank = [] {
     u32 last = 0;
     bool good = true;

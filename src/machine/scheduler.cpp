@@ -1,4 +1,4 @@
-// Runs a machine: the deterministic scheduler (design rule 2), and what vCPUs ask of the board.
+// Runs a machine: the deterministic scheduler (DESIGN.md, rule 2), and what vCPUs ask of the board.
 //
 // Owns nothing beyond Machine::Impl. Everything that decides who runs next and for how long is
 // state, so a run may be cut anywhere without changing what follows. Two rules make that so: limits

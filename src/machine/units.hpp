@@ -16,7 +16,7 @@ namespace nestor::machine {
 inline constexpr u16 max_cpus = 16;
 inline constexpr u64 max_memory = u64{64} << 30; ///< bytes of RAM
 
-/// One state unit (design.md, "The snapshot").
+/// One state unit (DESIGN.md, rule 8).
 struct Unit {
     std::string name;             ///< "config", "machine", "vcpu[0].cpu", "uart[0]", …
     u64 type = 0;                 ///< Cap'n Proto id of its struct

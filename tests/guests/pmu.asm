@@ -1,5 +1,5 @@
 ; Performance counters of version 2: what they count, at which levels, their overflow interrupt, what is refused.
-; SDM 3B 19.2.1, 19.2.2, 19.2.4. Nestor's cycles are its instructions.
+; SDM 3B 20.2.1, 20.2.2, 20.2.4. Nestor's cycles are its instructions.
 %include "common.inc"
 %include "irq.inc"
 

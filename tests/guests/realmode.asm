@@ -1,6 +1,6 @@
 ; Real mode: segments and their 64 KiB, the interrupt table, faults, 16- and 32-bit addressing, big real mode,
 ; wraparound, A20, hardware interrupts. Parts run as routines at 0x1000:0000 and leave results in memory.
-; SDM 3A chapter 21.
+; SDM 3B chapter 21.
 %define BASE32
 %include "common.inc"
 

@@ -1,5 +1,5 @@
 ; Self-modifying code: the very next instruction, later ones, across pages, through another linear address, by
-; every kind of store, by changed mappings. SDM 3A 8.1.3; where the SDM asks for a jump or a serialising
+; every kind of store, by changed mappings. SDM 3A 9.1.3; where the SDM asks for a jump or a serialising
 ; instruction (other linear address, changed mapping) there is one.
 %include "common.inc"
 %include "window.inc"      ; its pages 0..3 map DATA, 8..11 map the same again

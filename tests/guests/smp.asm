@@ -418,7 +418,7 @@ init_again:
     check32 "init.started_again", [ap_ready], 1
     give_work 1, what_is_left
     await_work 1
-    ; SDM 3A table 9-1: INIT keeps most MSRs and the vector registers; QEMU resets them
+    ; SDM 3A table 10-1: INIT keeps most MSRs and the vector registers; QEMU resets them
     intel
     check32 "init.keeps_msr", [plain], 0x1234567
     intel

@@ -1,5 +1,5 @@
 ; Hardware task switches: JMP, CALL, task gates in GDT and IDT, IRET; busy bits, NT, back link, saved and loaded
-; state, errors before and after the switch, the T flag, 16-bit TSS, I/O permission bitmap. SDM 3A chapter 7.
+; state, errors before and after the switch, the T flag, 16-bit TSS, I/O permission bitmap. SDM 3A chapter 8.
 %define BASE32
 %include "common.inc"
 %include "paging32_common.inc"
@@ -374,7 +374,7 @@ errors_before:
     popfd
     ret
 
-; What is wrong inside the new task's state is reported in the new task (SDM 3A 7.3).
+; What is wrong inside the new task's state is reported in the new task (SDM 3A 8.3).
 %macro after_fault 5            ; name, TSS field, value, vector, error
     fresh task_notes
     mov dword [TB + %2], %3

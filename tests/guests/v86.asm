@@ -1,5 +1,5 @@
 ; Virtual-8086 mode: entry by IRET, the frame on the way out, IOPL-sensitive instructions, privileged ones,
-; limits, I/O bitmap; with CR4.VME interrupt redirection and VIF/VIP; PVI. SDM 3A chapter 21.
+; limits, I/O bitmap; with CR4.VME interrupt redirection and VIF/VIP; PVI. SDM 3B chapter 21.
 %define BASE32
 %include "common.inc"
 %include "paging32_common.inc"

@@ -1,5 +1,5 @@
 // L2 before the first run: every pair of factors' levels, or every triple (MATRIX_STRENGTH=3).
-// MATRIX_CASE runs one case alone. GUEST is the image of tests/guests/l2_matrix.
+// MATRIX_CASE runs one case alone. GUEST is the image of tests/guests/l2_matrix.asm.
 #include <gtest/gtest.h>
 
 #include <algorithm>

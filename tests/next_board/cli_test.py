@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The program of today and that of tomorrow, whose second board has a device more (see meson.build here).
 
-What 0.1.0 saved runs on both. Its exports are found by name: fixtures/board, and fixtures/0.1.0 where that is.
+What 0.1.0 saved runs on both. Its exports are found by name: fixtures/board, and the folder of that release, if any.
 """
 import os
 import pathlib

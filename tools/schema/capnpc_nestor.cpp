@@ -1,5 +1,5 @@
 // capnpc-nestor: the Cap'n Proto compiler plugin that turns schema/*.capnp into live state
-// (design rule 1). `capnp compile` runs it with a CodeGeneratorRequest on stdin, in the output
+// (DESIGN.md, rule 1). `capnp compile` runs it with a CodeGeneratorRequest on stdin, in the output
 // folder; for schema/x.capnp it writes there x.hpp, x.cpp, x.layout (one line per promise, for the
 // freeze check) and x.d (what the outputs depend on, for ninja). Two things it cannot know come
 // from the environment: CAPNPC_NESTOR_ROOT, the folder that `capnp compile --src-prefix` took off

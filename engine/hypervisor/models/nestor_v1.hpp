@@ -1,5 +1,5 @@
 // CPU model nestor-v1, of release 0.1.0: complete, and fixed for good. A machine that was saved
-// with it means these values (design rule 4), so nothing here may follow what the engine learns;
+// with it means these values (DESIGN.md, rule 4), so nothing here may follow what the engine learns;
 // the digest in released.hpp holds that.
 //
 // What depends on a vCPU's place (leaves 1, 4 and 0BH) is added by cpu_model_cpuid(), what depends

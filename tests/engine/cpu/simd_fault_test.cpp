@@ -1,5 +1,5 @@
-// What SIMD, x87 and state-saving instructions do when their unit is off (SDM 3A 13.1, tables 2-1
-// and 2-2; SDM 2A 2.6), and the pointers x87 instructions leave behind.
+// What SIMD, x87 and state-saving instructions do when their unit is off (SDM 3A 14.1, tables 2-1
+// and 2-2; SDM 2A 2.5), and the pointers x87 instructions leave behind.
 #include <gtest/gtest.h>
 
 #include "tests/engine/cpu/oracle/harness.hpp"

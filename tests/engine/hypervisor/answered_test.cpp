@@ -218,7 +218,7 @@ TEST(Answered, APageThatIsNeededBehindTheAnswerDoesNotAskAgain) {
 
 // --- data breakpoints ---------------------------------------------------------------------------
 
-/// The trap of a data breakpoint belongs to an instruction that is complete (SDM 3B 17.2.4).
+/// The trap of a data breakpoint belongs to an instruction that is complete (SDM 3B 18.2.4).
 TEST(Answered, ADataBreakpointOnWhatADeviceAnswersTrapsBehindTheInstruction) {
     for (const Kind& kind : kinds()) {
         if (kind.asks.front().port) {

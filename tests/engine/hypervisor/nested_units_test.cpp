@@ -1,5 +1,5 @@
 // Units of a vCPU with L2 active that contradict each other or themselves, loaded into a fresh
-// vCPU. GUEST is the image of tests/guests/vmx. What is right, in every order: tests/matrix.
+// vCPU. GUEST is the image of tests/guests/vmx.asm. What is right, in every order: tests/matrix.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
