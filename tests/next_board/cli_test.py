@@ -81,8 +81,9 @@ class NextBoardTest(vm.VmTest):
                 found = self.findings("check", "second", "--against", host)
                 self.assertEqual(("1", "2", True), found.pop("config.board"))
                 self.assertEqual(("unknown", "type", True), found.pop("unit lamp"))
-                if host != today:  # 0.1.0 takes its own semantics only
+                if host != today:  # 0.1.0 takes its own semantics only, and knows no boot images
                     self.assertEqual("1", found.pop("engineSemantics")[0])
+                    self.assertEqual(("1", "2", True), found.pop("format"))
                 self.assertEqual({}, found)
             done = self.vm("restore", "second", "--until", "serial:acpi 1")
             self.assertIn(LIT, done.stdout.decode())

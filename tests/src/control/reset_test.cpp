@@ -157,6 +157,7 @@ TEST_F(ResetTest, ASnapshotWithoutImagesCannotBeReset) {
     }
     snapshot::SaveRequest request;
     request.tag = "old";
+    request.contract = keeper->contract();
     request.units = units;
     request.regions = regions;
     auto s = store();
