@@ -106,14 +106,13 @@ void Lapic::run_timer(u64 ticks, u64 tsc) {
     }
 }
 
-u64 Lapic::next_deadline(u64 tsc_offset) const {
-    u64 next = s_.timer_deadline;
-    if (s_.tsc_deadline != 0) {
-        // An offset beyond the deadline means that the TSC passed it before tick 0.
-        const u64 at = s_.tsc_deadline - tsc_offset;
-        next = std::min(next, static_cast<i64>(at) < 0 ? 0 : at);
+u64 Lapic::next_deadline(u64 ticks, u64 tsc) const {
+    if (s_.tsc_deadline == 0) {
+        return s_.timer_deadline;
     }
-    return next;
+    // As run_timer() compares them: unsigned, so the deadline may be most of 2^64 away.
+    const u64 left = tsc >= s_.tsc_deadline ? 0 : s_.tsc_deadline - tsc;
+    return std::min(s_.timer_deadline, left > never - ticks ? never : ticks + left);
 }
 
 } // namespace nestor::hv

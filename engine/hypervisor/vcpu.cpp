@@ -151,7 +151,7 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
     const u64 now = ticks_now();
     // Block::dead must exceed any budget.
     u64 stop = std::min(until, count + (u64{1} << 30));
-    const u64 deadline = next_deadline();
+    const u64 deadline = next_deadline(now);
     if (deadline != never) {
         const u64 ticks = deadline > now ? deadline - now : 0;
         // The first count whose tick is not before the deadline.
@@ -164,9 +164,9 @@ u64 Vcpu::Impl::next_stop(u64 until) const {
 }
 
 /// Of L1's local APIC and, while L2 runs, of the VMX preemption timer.
-u64 Vcpu::Impl::next_deadline() const {
+u64 Vcpu::Impl::next_deadline(u64 ticks) const {
     const u64 timer = nested.s.guest_mode ? cpu.preemption_deadline : never;
-    return std::min(timer, lapic.next_deadline(msrs.tsc_offset));
+    return std::min(timer, lapic.next_deadline(ticks, ticks + msrs.tsc_offset));
 }
 
 Exit Vcpu::Impl::run(const TimeBase& base, Icount until) {
@@ -263,7 +263,7 @@ bool Vcpu::l2_active() const { return impl_->nested.s.guest_mode; }
 
 bool Vcpu::runnable() const { return impl_->wakes(); }
 
-Ticks Vcpu::next_deadline() const { return Ticks(impl_->next_deadline()); }
+Ticks Vcpu::next_deadline(Ticks now) const { return Ticks(impl_->next_deadline(now.value())); }
 
 bool Vcpu::accepts(const InterruptMessage& message, VcpuIndex from) const {
     using Shorthand = InterruptMessage::Shorthand;

@@ -90,7 +90,7 @@ public:
     [[nodiscard]] bool runnable() const;
 
     /// The tick of the next event of this vCPU's own timers; max when there is none.
-    [[nodiscard]] Ticks next_deadline() const;
+    [[nodiscard]] Ticks next_deadline(Ticks now) const;
 
     /// Accepts a message if it is addressed to this vCPU's APIC. Returns whether it matched.
     bool accepts(const InterruptMessage& message, VcpuIndex from) const;

@@ -32,7 +32,7 @@ struct Vcpu::Impl {
     [[nodiscard]] u64 next_stop(u64 until) const;
     bool inject_nmi();
     void inject_interrupt();
-    [[nodiscard]] u64 next_deadline() const;
+    [[nodiscard]] u64 next_deadline(u64 ticks) const;
     [[nodiscard]] bool wakes() const;
     [[nodiscard]] bool halt_ends() const;
     [[nodiscard]] bool init_waits() const;

@@ -112,7 +112,7 @@ bool Machine::Impl::ready(u16 index) const {
     if (vcpu.runnable()) {
         return true;
     }
-    const Ticks deadline = vcpu.next_deadline();
+    const Ticks deadline = vcpu.next_deadline(ticks());
     return deadline <= ticks() && deadline > served[index];
 }
 
@@ -137,7 +137,7 @@ bool Machine::Impl::choose_owner() {
 std::optional<Stop> Machine::Impl::idle(const RunLimits& limits) {
     Ticks next = board->next_deadline();
     for (u16 i = 0; i < config.cpus; ++i) {
-        const Ticks deadline = vcpus[i]->next_deadline();
+        const Ticks deadline = vcpus[i]->next_deadline(ticks());
         if (deadline > served[i]) {
             next = std::min(next, deadline);
         }

@@ -415,6 +415,27 @@ deadline:
     cli
     loop .wait
     check32 "deadline.zero_disarms", [irq_n], 0
+    ; most of 2^64 away, which is no time that has passed
+    mov ecx, 0x6e0
+    mov eax, -1
+    mov edx, eax
+    wrmsr
+    sti
+    nop
+    nop
+    cli
+    check32 "deadline.far_does_not_fire", [irq_n], 0
+    read_deadline
+    check "deadline.far_reads_back", rax, -1
+    mov ecx, 0x6e0
+    xor eax, eax
+    mov edx, 0x80000000
+    wrmsr
+    sti
+    nop
+    nop
+    cli
+    check32 "deadline.far_by_sign", [irq_n], 0
     apic_write APIC_TMICT, 1000
     apic_read APIC_TMCCT
     check32 "deadline.initial_count_ignored", eax, 0
