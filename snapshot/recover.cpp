@@ -24,6 +24,13 @@ Result<> remove_file(const std::string& path) {
     return {};
 }
 
+/// Whether what was read is torn. What a newer version wrote is not: who cannot read it must not
+/// take it away. False: the failure is to be handed on.
+template <class T>
+bool is_torn(const Result<T>& read) {
+    return !read && read.error().code != ErrorCode::incompatible;
+}
+
 /// Everything below a deferred reference, compared with its digests.
 Result<> verify_deferred(const Store::Impl& store, const std::string& tag) {
     const Layout& layout = store.layout;
@@ -45,9 +52,14 @@ Result<> remove_torn_manifests(const Store::Impl& store) {
     const std::vector<Digest> named = TRY(named_manifests(layout));
     for (const std::string& name : TRY(list_directory(layout.manifests()))) {
         const auto digest = digest_from_hex(name);
-        if (digest && !std::binary_search(named.begin(), named.end(), *digest) &&
-            !store.manifest(*digest)) {
+        if (!digest || std::binary_search(named.begin(), named.end(), *digest)) {
+            continue;
+        }
+        const auto manifest = store.manifest(*digest);
+        if (is_torn(manifest)) {
             TRY(remove_file(layout.manifest(*digest)));
+        } else if (!manifest) {
+            return Failure(manifest.error());
         }
     }
     return {};
@@ -71,20 +83,29 @@ Result<> Store::Impl::recover() const {
     TRY(Index::remove(layout));
     const u32 first = first_unsynced_pack(layout);
     for (const u32 id : TRY(packs->ids())) {
-        if (id >= first && !verify_pack(*packs, id)) {
+        if (id < first) {
+            continue;
+        }
+        const Result<> verified = verify_pack(*packs, id);
+        if (is_torn(verified)) {
             TRY(remove_file(packs->path(id)));
+        } else if (!verified) {
+            return Failure(verified.error());
         }
     }
     packs->refresh();
     for (const std::string& tag : TRY(list_directory(layout.deferred()))) {
         const Result<> verified = verify_deferred(*this, tag);
-        if (!verified) {
+        if (is_torn(verified)) {
             nestor::log(LogLevel::warning,
                         "snapshot " + tag +
                             " was saved with deferred durability and lost when the host "
                             "went down: " +
                             verified.error().message);
             TRY(remove_file(layout.deferred(tag)));
+        } else if (!verified) {
+            return fail(verified.error().code, "snapshot " + tag + ": " + verified.error().message,
+                        verified.error().remedy);
         }
     }
     TRY(remove_torn_manifests(*this));

@@ -8,6 +8,9 @@
 #include "src/base/log.hpp"
 
 #include "snapshot/deferred.hpp"
+#include "snapshot/files.hpp"
+#include "snapshot/format.hpp"
+#include "snapshot/manifest.hpp"
 #include "tests/snapshot/machine.hpp"
 
 namespace nestor::snapshot::testing {
@@ -121,6 +124,29 @@ TEST_F(Deferred, TheOldSnapshotOfAReplacedTagSurvives) {
     Machine first = Machine::blank(200);
     first.fill(0, 3, 1);
     EXPECT_TRUE(restore(store_.directory(), "a", machine_)->same_memory(first));
+}
+
+TEST_F(Deferred, WhatANewerVersionWroteIsNotTakenForTorn) {
+    const Layout layout(store_.directory());
+    const Digest digest = store_.load("b")->manifest().digest;
+    const auto file = file_bytes(layout.manifest(digest));
+    PlacedManifest newer = *decode_manifest(std::as_bytes(std::span(file)), digest);
+    newer.manifest.format = format_version + 1;
+    const auto bytes = encode_manifest(newer);
+    const std::string reference = encode_reference({"b", newer.manifest.digest});
+    ASSERT_TRUE(replace_file(layout.manifests(), to_hex(newer.manifest.digest), bytes));
+    ASSERT_TRUE(replace_file(layout.deferred(), "b", std::as_bytes(std::span(reference))));
+    start_host("two");
+    const auto refused = store_.sync();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::incompatible) << refused.error().message;
+    EXPECT_EQ(refused.error().remedy, "use a newer vm");
+    EXPECT_TRUE(std::filesystem::exists(layout.deferred("b")));
+    EXPECT_TRUE(std::filesystem::exists(layout.manifest(newer.manifest.digest)));
+    // Also where nothing names it yet.
+    std::filesystem::remove(layout.deferred("b"));
+    EXPECT_EQ(store_.sync().error().code, ErrorCode::incompatible);
+    EXPECT_TRUE(std::filesystem::exists(layout.manifest(newer.manifest.digest)));
 }
 
 TEST_F(Deferred, WithoutAnIdOfTheHostsStartItIsRefused) {
