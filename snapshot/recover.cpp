@@ -64,9 +64,27 @@ Result<> verify_pack(const Packs& packs, u32 id) {
     return {};
 }
 
+/// What a newer version saved without waiting for the disk cannot be verified here, and must not go
+/// for that.
+Result<> nothing_newer(const Store::Impl& store) {
+    const std::vector<Digest> named = TRY(named_manifests(store.layout));
+    for (const std::string& name : TRY(list_directory(store.layout.manifests()))) {
+        const auto digest = digest_from_hex(name);
+        if (!digest || std::binary_search(named.begin(), named.end(), *digest)) {
+            continue;
+        }
+        const auto manifest = store.manifest(*digest);
+        if (!manifest && manifest.error().code == ErrorCode::incompatible) {
+            return Failure(with_context(manifest.error(), store.layout.manifest(*digest)));
+        }
+    }
+    return {};
+}
+
 } // namespace
 
 Result<> Store::Impl::recover() const {
+    TRY(nothing_newer(*this));
     packs->refresh();
     TRY(Index::remove(layout));
     const u32 first = first_unsynced_pack(layout);
