@@ -12,6 +12,10 @@
 
 namespace nestor::snapshot {
 
+/// The remedy where bytes do not agree with their digests.
+inline constexpr const char* damage_remedy =
+    "check the store with vm store fsck; another copy may still be whole";
+
 static_assert(std::endian::native == std::endian::little, "the store is read by plain copies");
 
 struct PackHeader {

@@ -14,7 +14,7 @@
 namespace nestor::snapshot {
 
 std::size_t Fsck::found(std::string where, std::string what) {
-    report_.findings.push_back({std::move(where), std::move(what), {}, false});
+    report_.findings.push_back({std::move(where), std::move(what), {}, false, false});
     return report_.findings.size() - 1;
 }
 
@@ -85,6 +85,10 @@ void Fsck::check_snapshot(const std::string& tag) {
         const std::size_t at =
             known != by_manifest_.end() ? known->second : found(where, placed.error().message);
         report_.findings[at].tags.push_back(tag);
+        if (placed.error().code == ErrorCode::incompatible) {
+            report_.newer_tags.push_back(tag);
+            return;
+        }
     } else {
         const Manifest& manifest = placed->manifest;
         for (std::size_t i = 0; i < manifest.units.size(); ++i) {
@@ -118,7 +122,9 @@ Result<> Fsck::check_manifests() {
         }
         const auto manifest = store_.manifest(*digest);
         if (!manifest) {
-            by_manifest_[*digest] = found(where, manifest.error().message);
+            const std::size_t at = found(where, manifest.error().message);
+            report_.findings[at].newer = manifest.error().code == ErrorCode::incompatible;
+            by_manifest_[*digest] = at;
         }
     }
     return {};
@@ -151,7 +157,8 @@ Result<FsckReport> Fsck::run() {
     if (!lock) {
         // Putting deferred snapshots on disk may fail in a damaged store; looking must not.
         bare.emplace(TRY(WriterLock::take(layout_, options_.wait_for_writer)));
-        found(layout_.root, lock.error().message);
+        const std::size_t at = found(layout_.root, lock.error().message);
+        report_.findings[at].newer = lock.error().code == ErrorCode::incompatible;
     }
     store_.packs->refresh();
     if (const Result<> store_file = check_store_file(layout_); !store_file) {

@@ -203,7 +203,8 @@ Result<std::span<const std::byte>> RecordCache::item(Location location) {
         if (slot.extent == location.extent()) {
             slot.used = ++clock_;
             if (location.slot() >= slot.buffer->count()) {
-                return fail(ErrorCode::corrupt, to_string(location) + " does not exist");
+                return fail(ErrorCode::corrupt, to_string(location) + " does not exist",
+                            damage_remedy);
             }
             return slot.buffer->item(location.slot());
         }
@@ -234,7 +235,7 @@ Result<std::span<const std::byte, page_size>> read_page(RecordCache& cache, Loca
     const auto bytes = TRY(cache.item(location));
     if (bytes.size() != page_size || sha256(bytes) != digest) {
         return fail(ErrorCode::corrupt, to_string(location) + ": the page does not have its digest",
-                    "check the store with vm store fsck; another copy may still be whole");
+                    damage_remedy);
     }
     return std::span<const std::byte, page_size>(bytes);
 }
@@ -249,9 +250,10 @@ Result<std::vector<Unit>> read_units(const PlacedManifest& placed, const Packs& 
             bytes = TRY(cache.item(placed.units[i]), "unit " + entry.name);
         }
         if (bytes.size() != entry.size || sha256(bytes) != entry.digest) {
-            return fail(ErrorCode::corrupt, "unit " + entry.name + ": " +
-                                                to_string(placed.units[i]) +
-                                                ": it does not have its digest");
+            return fail(ErrorCode::corrupt,
+                        "unit " + entry.name + ": " + to_string(placed.units[i]) +
+                            ": it does not have its digest",
+                        damage_remedy);
         }
         units.push_back({entry.name, entry.type, {bytes.begin(), bytes.end()}});
     }

@@ -40,6 +40,7 @@ Result<> Marker::mark_manifest(const Digest& digest) {
 
 Result<> Marker::mark() {
     constexpr const char* remedy = "vm store fsck tells more; vm snap rm removes the snapshot";
+    constexpr const char* newer = "use a newer vm, also to collect: nothing is damaged";
     const Layout& layout = store_.layout;
     std::set<Digest> tagged;
     snapshots_ = 0;
@@ -49,7 +50,7 @@ Result<> Marker::mark() {
             reference ? mark_manifest(reference->manifest) : Failure(reference.error());
         if (!marked) {
             Error error = with_context(marked.error(), "snapshot " + tag);
-            error.remedy = remedy;
+            error.remedy = error.code == ErrorCode::incompatible ? newer : remedy;
             return Failure(std::move(error));
         }
         tagged.insert(reference->manifest);

@@ -15,7 +15,9 @@ constexpr std::size_t node_head = 2 * sizeof(u64);
 constexpr std::size_t child_size = sizeof(Digest) + sizeof(u64);
 constexpr u64 max_physical = u64{1} << 52; // SDM 3A 4.1.4, MAXPHYADDR
 
-Failure damaged_node() { return fail(ErrorCode::corrupt, "a node of the memory map is damaged"); }
+Failure damaged_node() {
+    return fail(ErrorCode::corrupt, "a node of the memory map is damaged", damage_remedy);
+}
 
 } // namespace
 

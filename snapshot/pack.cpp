@@ -31,7 +31,9 @@ namespace {
 /// Files kept open at once: a long chain of small saves has more packs than a process may open.
 constexpr std::size_t max_open = 256;
 
-Failure corrupt_pack(std::string what) { return fail(ErrorCode::corrupt, std::move(what)); }
+Failure corrupt_pack(std::string what) {
+    return fail(ErrorCode::corrupt, std::move(what), damage_remedy);
+}
 
 Result<> read_at(int fd, std::span<std::byte> into, u64 offset, const std::string& path) {
     while (!into.empty()) {

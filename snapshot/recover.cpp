@@ -24,13 +24,6 @@ Result<> remove_file(const std::string& path) {
     return {};
 }
 
-/// Whether what was read is torn. What a newer version wrote is not: who cannot read it must not
-/// take it away. False: the failure is to be handed on.
-template <class T>
-bool is_torn(const Result<T>& read) {
-    return !read && read.error().code != ErrorCode::incompatible;
-}
-
 /// Everything below a deferred reference, compared with its digests.
 Result<> verify_deferred(const Store::Impl& store, const std::string& tag) {
     const Layout& layout = store.layout;
@@ -52,14 +45,9 @@ Result<> remove_torn_manifests(const Store::Impl& store) {
     const std::vector<Digest> named = TRY(named_manifests(layout));
     for (const std::string& name : TRY(list_directory(layout.manifests()))) {
         const auto digest = digest_from_hex(name);
-        if (!digest || std::binary_search(named.begin(), named.end(), *digest)) {
-            continue;
-        }
-        const auto manifest = store.manifest(*digest);
-        if (is_torn(manifest)) {
+        if (digest && !std::binary_search(named.begin(), named.end(), *digest) &&
+            !store.manifest(*digest)) {
             TRY(remove_file(layout.manifest(*digest)));
-        } else if (!manifest) {
-            return Failure(manifest.error());
         }
     }
     return {};
@@ -76,9 +64,27 @@ Result<> verify_pack(const Packs& packs, u32 id) {
     return {};
 }
 
+/// What a newer version saved without waiting for the disk cannot be verified here, and must not go
+/// for that.
+Result<> nothing_newer(const Store::Impl& store) {
+    const std::vector<Digest> named = TRY(named_manifests(store.layout));
+    for (const std::string& name : TRY(list_directory(store.layout.manifests()))) {
+        const auto digest = digest_from_hex(name);
+        if (!digest || std::binary_search(named.begin(), named.end(), *digest)) {
+            continue;
+        }
+        const auto manifest = store.manifest(*digest);
+        if (!manifest && manifest.error().code == ErrorCode::incompatible) {
+            return Failure(with_context(manifest.error(), store.layout.manifest(*digest)));
+        }
+    }
+    return {};
+}
+
 } // namespace
 
 Result<> Store::Impl::recover() const {
+    TRY(nothing_newer(*this));
     packs->refresh();
     TRY(Index::remove(layout));
     const u32 first = first_unsynced_pack(layout);
@@ -86,26 +92,23 @@ Result<> Store::Impl::recover() const {
         if (id < first) {
             continue;
         }
-        const Result<> verified = verify_pack(*packs, id);
-        if (is_torn(verified)) {
+        if (const Result<> verified = verify_pack(*packs, id); !verified) {
+            if (verified.error().code == ErrorCode::incompatible) {
+                return Failure(verified.error());
+            }
             TRY(remove_file(packs->path(id)));
-        } else if (!verified) {
-            return Failure(verified.error());
         }
     }
     packs->refresh();
     for (const std::string& tag : TRY(list_directory(layout.deferred()))) {
         const Result<> verified = verify_deferred(*this, tag);
-        if (is_torn(verified)) {
+        if (!verified) {
             nestor::log(LogLevel::warning,
                         "snapshot " + tag +
                             " was saved with deferred durability and lost when the host "
                             "went down: " +
                             verified.error().message);
             TRY(remove_file(layout.deferred(tag)));
-        } else if (!verified) {
-            return fail(verified.error().code, "snapshot " + tag + ": " + verified.error().message,
-                        verified.error().remedy);
         }
     }
     TRY(remove_torn_manifests(*this));

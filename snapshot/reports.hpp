@@ -87,9 +87,11 @@ struct FsckReport {
         std::string what;
         std::vector<std::string> tags; ///< snapshots that cannot be restored because of it, sorted
         bool repaired = false;
+        bool newer = false; ///< no damage: written by a newer version
     };
     std::vector<Finding> findings; ///< empty: the store is sound
     std::vector<std::string> damaged_tags;
+    std::vector<std::string> newer_tags; ///< that only a newer version can look at
     u64 records = 0;
     u64 snapshots = 0;
 };

@@ -1,7 +1,7 @@
 // What an engine can do for CPU models, and whether a CPUID that comes from a file keeps to it.
 //
-// A saved CPUID is the model of the machine that is restored with it (DESIGN.md, rule 4), so each of
-// its fields has a rule (cpuid_rules.def) against the offer and the vCPU's place.
+// A saved CPUID is the model of the machine that is restored with it (DESIGN.md, rule 4), so each
+// of its fields has a rule (cpuid_rules.def) against the offer and the vCPU's place.
 #pragma once
 
 #include <array>

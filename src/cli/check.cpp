@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "src/base/fd.hpp"
+#include "src/cli/snap.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/contract.hpp"
 #include "src/control/paths.hpp"
@@ -38,6 +39,8 @@ Result<int> check(const CheckOptions& o) {
     std::vector<control::Finding> found = control::findings(snapshot, offer);
     const auto tiers = control::tier_findings(snapshot.manifest(), TRY(store.claim_of(snapshot)));
     found.insert(found.end(), tiers.begin(), tiers.end());
+    const auto images = control::image_findings(snapshot.manifest());
+    found.insert(found.end(), images.begin(), images.end());
     return print_findings(o.tag, o.against, found, o.json);
 }
 
@@ -53,7 +56,7 @@ void add_check(CLI::App& app, int& status) {
                  o->json);
     add_argument(verb, "tag", o->tag, "Snapshot");
     add_option(verb, "--against", o->against, "host, or a file that vm host dump wrote");
-    add_option(verb, "--store", o->store, "Directory of snapshots");
+    add_store_option(verb, o->store);
     on_chosen(verb, status, o->json, [o] { return check(*o); });
 }
 

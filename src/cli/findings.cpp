@@ -12,7 +12,22 @@ control::Object to_object(const control::Finding& f) {
     control::Object line;
     line.add("path", f.path).add("have", f.have).add("need", f.need).add("remedy", f.remedy);
     line.add("blocks", f.blocks);
+    if (!f.changes.empty()) {
+        std::vector<std::string> changes;
+        for (const std::string& change : f.changes) {
+            changes.push_back(control::json_string(change));
+        }
+        line.add("changes", control::RawJson{control::json_array(changes)});
+    }
     return line;
+}
+
+/// What differs needs no have and need beside it.
+void print_changes(const control::Finding& f) {
+    print_line("  " + f.path + (f.blocks ? ": " : " (it can run all the same): ") + f.remedy);
+    for (const std::string& change : f.changes) {
+        print_line("    " + change);
+    }
 }
 
 } // namespace
@@ -24,6 +39,11 @@ void print_notes(std::span<const control::Finding> findings, bool json) {
         }
         if (json) {
             std::fprintf(stderr, "%s\n", to_object(f).to_json().c_str());
+        } else if (!f.changes.empty()) {
+            std::fprintf(stderr, "vm: note: %s: %s\n", f.path.c_str(), f.remedy.c_str());
+            for (const std::string& change : f.changes) {
+                std::fprintf(stderr, "vm: note:   %s\n", change.c_str());
+            }
         } else {
             std::fprintf(stderr, "vm: note: %s: have %s, need %s: %s\n", f.path.c_str(),
                          f.have.c_str(), f.need.c_str(), f.remedy.c_str());
@@ -49,6 +69,10 @@ int print_findings(const std::string& tag, const std::string& there,
     print_line(tag + (restorable ? " can" : " cannot") + " be restored on " +
                (there == "host" ? "this host" : there) + (findings.empty() ? "" : ":"));
     for (const control::Finding& f : findings) {
+        if (!f.changes.empty()) {
+            print_changes(f);
+            continue;
+        }
         print_line("  " + f.path + (f.blocks ? "" : " (it can run all the same)") +
                    "\n    have    " + f.have + "\n    need    " + f.need + "\n    remedy  " +
                    f.remedy);

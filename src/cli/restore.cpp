@@ -49,7 +49,9 @@ Result<int> restore(RestoreOptions& o) {
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
     const auto snapshot = TRY(store.load(o.tag));
     const std::string context = "snapshot " + o.tag;
-    const auto found = control::findings(snapshot, control::this_host());
+    auto found = control::findings(snapshot, control::this_host());
+    const auto images = control::image_findings(snapshot.manifest());
+    found.insert(found.end(), images.begin(), images.end());
     if (o.dry_run && !control::can_run(found)) {
         return print_findings(o.tag, "host", found, o.session.json);
     }

@@ -82,7 +82,8 @@ void add_run(CLI::App& app, int& status) {
     add_option(verb, "--memory", o->memory, "RAM: a multiple of 4K from 2M to 64G");
     add_option(verb, "--cpus", o->cpus, "vCPUs: 1 to 16");
     add_option(verb, "--cpu-model", o->cpu_model, "CPU model");
-    add_choice(verb, "--engine", o->engine, {"soft", "kvm"}, "soft or kvm");
+    add_choice(verb, "--engine", o->engine, {"soft", "kvm"},
+               "soft or kvm (kvm: not in this build)");
     add_option(verb, "--seed", o->seed, "Seed of the guest's random numbers");
     add_choice(verb, "--apicv", o->apicv, {"on", "off"},
                "off: run without APIC virtualization; no guest sees the difference");

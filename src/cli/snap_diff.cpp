@@ -114,6 +114,20 @@ void compare_images(const snapshot::Manifest& left, const snapshot::Manifest& ri
     }
 }
 
+/// What a manifest says beside the machine: the machine can be the same all the same.
+std::vector<Line> compare_manifests(const snapshot::Manifest& left,
+                                    const snapshot::Manifest& right) {
+    std::vector<Line> out;
+    const auto number = [&out](const char* path, u32 a, u32 b) {
+        if (a != b) {
+            out.push_back({path, "UInt32", "", std::to_string(a), std::to_string(b)});
+        }
+    };
+    number("format", left.format, right.format);
+    number("engineSemantics", left.engine_semantics, right.engine_semantics);
+    return out;
+}
+
 void print_text(const std::vector<Line>& lines) {
     std::size_t width = 0;
     for (const Line& line : lines) {
@@ -143,19 +157,26 @@ Result<int> diff(const DiffOptions& o) {
     const auto left = TRY(store.load(o.left));
     const auto right = TRY(store.load(o.right));
     std::vector<Line> lines = TRY(compare_state(left, right));
+    const std::size_t of_state = lines.size();
     compare_images(left.manifest(), right.manifest(), lines);
+    const std::vector<Line> saved = compare_manifests(left.manifest(), right.manifest());
     const PageDiff pages = TRY(PageDiff::of(left, right));
     if (o.json) {
         control::Object whole;
         whole.add("left", o.left).add("right", o.right);
         whole.add("same", left.manifest().machine_digest == right.manifest().machine_digest);
+        whole.add("manifest", control::RawJson{lines_json(saved)});
         whole.add("fields", control::RawJson{lines_json(lines)});
         whole.add("pages", control::RawJson{pages.to_json(o.pages)});
         print_line(whole.to_json());
         return 0;
     }
+    print_text(saved);
     print_text(lines);
-    print_line(count_text(lines.size(), "field") + " of state");
+    print_line(count_text(of_state, "field") + " of state");
+    if (lines.size() != of_state) {
+        print_line(count_text(lines.size() - of_state, "field") + " of boot images");
+    }
     pages.print(o.pages);
     return 0;
 }

@@ -1,4 +1,4 @@
-// vm snap ls: the snapshots of a store, damaged ones too.
+// vm snap ls: the snapshots of a store, damaged ones and those of a newer vm too.
 #include <cstdio>
 #include <memory>
 
@@ -24,7 +24,9 @@ std::string state_of(const snapshot::ListEntry& entry) {
 
 void print_entry(const snapshot::ListEntry& entry) {
     if (!entry.manifest) {
-        std::printf("%-24s damaged: %s\n", entry.tag.c_str(), entry.error->message.c_str());
+        const bool newer = entry.error->code == ErrorCode::incompatible;
+        std::printf("%-24s %s: %s\n", entry.tag.c_str(), newer ? "for a newer vm" : "damaged",
+                    entry.error->message.c_str());
         return;
     }
     const snapshot::Manifest& m = *entry.manifest;

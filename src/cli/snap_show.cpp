@@ -170,6 +170,22 @@ void print_json(const ShowOptions& o, const Page& page) {
     print_line(whole.to_json());
 }
 
+/// "again, clock resumed" as a sentence goes on (Keeper::load writes it).
+std::string restored_text(const std::string& how) {
+    constexpr std::pair<std::string_view, const char*> tiers[] = {
+        {"again", "as the same run again"},
+        {"resume", "as the one machine"},
+        {"clone", "as another machine"},
+    };
+    const std::string_view tier = std::string_view(how).substr(0, how.find(','));
+    for (const auto& [name, text] : tiers) {
+        if (tier == name) {
+            return text + how.substr(tier.size());
+        }
+    }
+    return how;
+}
+
 void print_head(const ShowOptions& o, const Page& page) {
     const snapshot::Manifest& m = page.snapshot.manifest();
     const snapshot::Provenance& p = m.provenance;
@@ -184,7 +200,7 @@ void print_head(const ShowOptions& o, const Page& page) {
                    std::to_string(contract->tick_hz / 1'000'000) + " MHz");
     }
     if (!p.restored.empty()) {
-        print_line("came from  " + p.restored);
+        print_line("restored   " + restored_text(p.restored));
     }
     if (page.claim) {
         print_line("resumed    " + time_text(page.claim->at_unix_ns) + " by " + page.claim->by);

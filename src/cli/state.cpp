@@ -7,6 +7,7 @@
 #include "snapshot/snapshot.hpp"
 #include "src/base/fd.hpp"
 #include "src/cli/schema_text.hpp"
+#include "src/cli/snap.hpp"
 #include "src/cli/state_text.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/paths.hpp"
@@ -144,7 +145,7 @@ void add_state(CLI::App& app, int& status) {
     add_argument(verb, "what", o->what, "Snapshot; with --type a file");
     add_option(verb, "--unit", o->unit, "Only this unit");
     add_option(verb, "--type", o->type, "Decode a file that holds one struct of this type");
-    add_option(verb, "--store", o->store, "Directory of snapshots");
+    add_store_option(verb, o->store);
     on_chosen(verb, status, o->json, [o] { return decode(*o); });
 
     auto s = std::make_shared<StateOptions>();

@@ -32,7 +32,8 @@ void print_json(const std::string& directory, const snapshot::FsckReport& report
         object.add("where", finding.where)
             .add("what", finding.what)
             .add("tags", strings_json(finding.tags))
-            .add("repaired", finding.repaired);
+            .add("repaired", finding.repaired)
+            .add("newer", finding.newer);
         findings.push_back(object.to_json());
     }
     control::Object object;
@@ -40,7 +41,8 @@ void print_json(const std::string& directory, const snapshot::FsckReport& report
         .add("snapshots", report.snapshots)
         .add("records", report.records)
         .add("findings", control::RawJson{control::json_array(findings)})
-        .add("damagedTags", strings_json(report.damaged_tags));
+        .add("damagedTags", strings_json(report.damaged_tags))
+        .add("newerTags", strings_json(report.newer_tags));
     print_line(object.to_json());
 }
 
@@ -48,7 +50,8 @@ void print_text(const snapshot::FsckReport& report) {
     for (const auto& finding : report.findings) {
         std::string tags;
         for (const std::string& tag : finding.tags) {
-            tags += (tags.empty() ? "; touches " : ", ") + tag;
+            const char* const first = finding.newer ? "; use a newer vm for " : "; touches ";
+            tags += (tags.empty() ? first : ", ") + tag;
         }
         print_line(finding.where + ": " + finding.what + tags +
                    (finding.repaired ? "; repaired" : ""));
@@ -75,9 +78,13 @@ Result<int> fsck(const StoreFsckOptions& o) {
     } else {
         print_text(report);
     }
-    const bool sound = std::all_of(report.findings.begin(), report.findings.end(),
-                                   [](const auto& finding) { return finding.repaired; });
-    return sound ? 0 : static_cast<int>(ErrorCode::corrupt);
+    const bool sound =
+        std::all_of(report.findings.begin(), report.findings.end(),
+                    [](const auto& finding) { return finding.repaired || finding.newer; });
+    const ErrorCode not_read = ErrorCode::incompatible;
+    return !sound                      ? static_cast<int>(ErrorCode::corrupt)
+           : report.newer_tags.empty() ? 0
+                                       : static_cast<int>(not_read);
 }
 
 } // namespace
@@ -87,7 +94,8 @@ void add_store_fsck(CLI::App& parent, int& status) {
     CLI::App* const verb =
         add_verb(parent, "fsck", "Read all of a store and compare it with its digests",
                  "vm store fsck --repair\n"
-                 "Exit status 6 when something is damaged and could not be repaired.",
+                 "Exit status 6 when something is damaged and could not be repaired; 4 when\n"
+                 "nothing is, but a snapshot can be looked at by a newer vm only.",
                  o->json);
     add_flag(verb, "--repair", o->repair, "Make a lost or damaged index anew from the packs");
     add_option(verb, "--wait", o->wait, "With --repair: seconds to wait for another writer");

@@ -27,7 +27,8 @@ struct Finding {
     std::string have;
     std::string need;
     std::string remedy;
-    bool blocks = true; ///< false: it can run, but people should know
+    bool blocks = true;                 ///< false: it can run, but people should know
+    std::vector<std::string> changes{}; ///< a line for each thing that is different there
 };
 
 /// A struct that state units are made of.
@@ -87,6 +88,9 @@ struct HostOffer {
 /// another tier will do.
 [[nodiscard]] std::vector<Finding> tier_findings(const snapshot::Manifest& manifest,
                                                  const std::optional<snapshot::Claim>& claim);
+
+/// That a machine without boot images ends at its next reset; it does not block.
+[[nodiscard]] std::vector<Finding> image_findings(const snapshot::Manifest& manifest);
 
 /// Whether none of them blocks.
 [[nodiscard]] bool can_run(std::span<const Finding> findings);

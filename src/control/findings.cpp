@@ -127,20 +127,24 @@ void Questions::semantics(u32 saved) {
             saved == 0 ? same_vm : newer_vm);
         return;
     }
-    std::string changes;
+    std::vector<std::string> changes;
     u32 known = saved;
     for (const SemanticsRow& row : offer_.semantics) {
-        if (row.number > saved) {
-            changes += (changes.empty() ? "" : "; ") + row.what;
+        if (row.number > saved && row.number <= offered) {
+            changes.push_back(std::to_string(row.number) + ": " + row.what);
             known = std::max(known, row.number);
         }
     }
     if (known < offered) {
-        changes += std::string(changes.empty() ? "" : "; ") + "what changed is not told";
+        const std::string first = std::to_string(known + 1);
+        const std::string last = std::to_string(offered);
+        changes.push_back((first == last ? first : first + " to " + last) +
+                          ": what changed is not told");
     }
     found_.push_back({"engineSemantics", std::to_string(offered), std::to_string(saved),
-                      "goes on under semantics " + std::to_string(offered) + ": " + changes,
-                      false});
+                      "saved under semantics " + std::to_string(saved) + ", goes on under " +
+                          std::to_string(offered),
+                      false, std::move(changes)});
 }
 
 /// The rules of the engine for a CPUID. What was told of one vCPU is not told of another again.
@@ -236,7 +240,8 @@ void Questions::contract(const state::MachineContract& contract) {
     equal("contract.tickHz", offer_.tick_hz, contract.tick_hz, same_vm);
     const auto& models = offer_.cpu_models;
     if (std::find(models.begin(), models.end(), contract.cpu_model) == models.end()) {
-        add("contract.cpuModel", joined(models), contract.cpu_model, newer_vm);
+        add("contract.cpuModel", models.empty() ? "none" : joined(models), contract.cpu_model,
+            newer_vm);
     }
     cpuid("contract.", contract.cpuid, 0);
     xsave("contract.xcr0", offer_.xcr0, contract.xcr0);
@@ -357,6 +362,14 @@ std::vector<Finding> tier_findings(const snapshot::Manifest& manifest,
             "restore it with --tier resume");
     }
     return found;
+}
+
+std::vector<Finding> image_findings(const snapshot::Manifest& manifest) {
+    if (!manifest.images.empty()) {
+        return {};
+    }
+    return {{"images", "none", "what it was booted from", "its next reset ends it with status 8",
+             false}};
 }
 
 bool can_run(std::span<const Finding> findings) {

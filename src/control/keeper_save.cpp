@@ -68,7 +68,7 @@ Result<std::shared_ptr<Keeper::Prepared>> Keeper::prepare(const SaveOptions& opt
     request.tier = options.goes_on ? snapshot::Tier::clone : snapshot::Tier::resume;
     request.clone_forbidden = options.clone_forbidden;
     request.durability = options.durability;
-    request.provenance.creator = "vm";
+    request.provenance.creator = "vm " NESTOR_VERSION;
     request.provenance.machine = options.machine;
     request.provenance.count = machine_->count().value();
     request.provenance.restored = how_restored_;

@@ -224,7 +224,7 @@ Result<> Supervisor::handle(const machine::Stop& stop) {
                         std::to_string(machine_.count().value()) + " --save TAG");
     case Kind::powered_off:
         outcome_ = Outcome{Outcome::Kind::powered_off, 0};
-        return ended_early("it powered off");
+        return ended_early("it powered off at count " + std::to_string(machine_.count().value()));
     case Kind::debug_exit:
         outcome_ = Outcome{Outcome::Kind::debug_exit, stop.exit_status};
         return {};
@@ -243,9 +243,7 @@ Result<> Supervisor::ended_early(const std::string& how) const {
     if (!until_pending_) {
         return {};
     }
-    return fail(ErrorCode::failed,
-                "--until " + to_text(plan_.until) + " did not come: at count " +
-                    std::to_string(machine_.count().value()) + " " + how,
+    return fail(ErrorCode::failed, "--until " + to_text(plan_.until) + " did not come: " + how,
                 plan_.then == Plan::Then::save ? "nothing was saved" : "");
 }
 
@@ -283,11 +281,11 @@ Result<> Supervisor::reset(const machine::Stop& stop) {
                              " reset the machine at count " +
                              std::to_string(machine_.count().value());
     if (plan_.no_reboot || !keeper_.can_reset()) {
-        TRY(ended_early(what));
-        return fail(ErrorCode::failed,
-                    what + (plan_.no_reboot ? ", and --no-reboot was given"
-                                            : ", and it was saved by a version that did not keep "
-                                              "what it was booted from"));
+        const std::string ended =
+            what + (plan_.no_reboot ? ", and --no-reboot was given"
+                                    : ", and nothing was kept of what it was booted from");
+        TRY(ended_early(ended));
+        return fail(ErrorCode::failed, ended);
     }
     console_.tell(what + "; booting again");
     TRY(keeper_.reset(), what);

@@ -145,6 +145,8 @@ class Reset(vm.VmTest):
         self.assertEqual(self.digest("one"), self.digest("two"))
         fields = {f["path"]: (f["left"], f["right"]) for f in self.json("snap", "diff", "one", "other")["fields"]}
         self.assertEqual(fields["images[0].arguments"], ("of a reset", "words"))
+        told = self.vm("snap", "diff", "one", "other").stdout.decode()
+        self.assertIn("\n0 fields of state\n1 field of boot images\n", told)
 
     def test_a_stream_takes_images_along_once(self):
         whole, _, _ = self.unbroken(1)

@@ -69,6 +69,28 @@ class Restore(vm.VmTest):
         for memory in ("lazy", "eager"):
             done = self.restore("--memory", memory, status=CORRUPT)
             self.assertIn(b"saved", done.stderr)
+            self.assertIn(b"vm store fsck", done.stderr)
+
+    def test_what_0_1_0_saved_tells_what_is_different_here(self):
+        [tag, *_] = self.json("snap", "import", vm.ROOT / "fixtures" / "board" / "0.1.0.export")["tags"]
+        notes = {f["path"]: f for f in self.json("check", tag)["findings"] if not f["blocks"]}
+        self.assertEqual(notes["images"]["have"], "none")
+        self.assertIn(b"image      none: a reset ends the machine", self.vm("snap", "show", tag).stdout)
+        count = self.json("snap", "show", tag)["count"]
+        told = self.vm("restore", tag, "--until", f"icount:{count + 1}", "--save", "on").stderr.decode()
+        self.assertIn("vm: note: images: have none", told)
+        self.assertIn("vm: note: engineSemantics: saved under semantics 1, goes on under", told)
+        for change in notes["engineSemantics"]["changes"]:
+            self.assertIn(f"vm: note:   {change}\n", told)
+        semantics = self.json("snap", "show", "on")["engineSemantics"]
+        diff = self.json("snap", "diff", tag, "on")
+        self.assertEqual([(d["path"], d["left"], d["right"]) for d in diff["manifest"]],
+                         [("engineSemantics", 1, semantics)])  # fmt: skip
+        self.assertIn(f"engineSemantics  1 -> {semantics}", self.vm("snap", "diff", tag, "on").stdout.decode())
+        shown = self.vm("snap", "show", "on").stdout.decode()
+        self.assertIn("restored   as the same run again, clock resumed", shown)
+        self.assertIn("by " + self.vm("--version").stdout.decode().strip(), shown)
+        self.assertIn("images", [f["path"] for f in self.json("check", "on")["findings"]])
 
     def test_a_file_size_limit_is_an_error_and_the_store_stays_sound(self):
         self.save()

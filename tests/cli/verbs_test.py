@@ -142,6 +142,14 @@ class Status(vm.VmTest):
         done = self.vm("run", *self.guest("triple", "64M"), "--no-reboot", status=FAILED)
         self.assertIn(b"reset", done.stderr)
 
+    def test_an_early_end_tells_the_count_once_and_all_of_the_reason(self):
+        words = [*self.guest("triple", "64M"), "--no-reboot", "--until", "serial:never", "--save", "x"]
+        told = self.vm("run", *words, status=FAILED).stderr.decode()
+        self.assertEqual(told.count("at count"), 1)
+        self.assertIn("did not come", told)
+        self.assertIn("--no-reboot was given", told)
+        self.assertIn("nothing was saved", told)
+
     def test_a_closed_standard_stream_changes_nothing_in_the_machine(self):
         words = ["run", *self.guest("counter"), "--until", "icount:500000", "--save"]
         self.vm(*words, "open")
@@ -273,14 +281,24 @@ class Snapshots(vm.VmTest):
         self.assertTrue(found["restorable"])
         [finding] = [f for f in found["findings"] if f["path"] == "engineSemantics"]
         self.assertFalse(finding["blocks"])
-        self.assertEqual(finding["remedy"], f"goes on under semantics {here + 1}: the sky is green")
-        self.assertIn("goes on under", self.vm("check", "a", "--against", file).stdout.decode())
+        self.assertEqual(finding["remedy"], f"saved under semantics {here}, goes on under {here + 1}")
+        self.assertEqual(finding["changes"], [f"{here + 1}: the sky is green"])
+        told = self.vm("check", "a", "--against", file).stdout.decode().splitlines()
+        self.assertIn(f"    {here + 1}: the sky is green", told)
         host["engineSemantics"] = here - 1
         for member in ("semantics", "physicalBits"):  # 0.1.0 did not tell them
             del host[member]
         file.write_text(json.dumps(host))
         found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)
         self.assertEqual([f["path"] for f in found["findings"] if f["blocks"]], ["engineSemantics"])
+
+    def test_a_host_without_cpu_models_has_none(self):
+        host = json.loads(self.vm("host", "dump").stdout)
+        host["cpuModels"] = []
+        file = self.scratch / "host.json"
+        file.write_text(json.dumps(host))
+        found = self.json("check", "a", "--against", file, status=INCOMPATIBLE)["findings"]
+        self.assertIn(("contract.cpuModel", "none"), [(f["path"], f["have"]) for f in found])
 
     def test_a_cpu_that_a_host_cannot_be_is_told_field_by_field(self):
         host = json.loads(self.vm("host", "dump").stdout)

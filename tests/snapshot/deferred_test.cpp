@@ -50,6 +50,17 @@ protected:
         }
         return tags;
     }
+    /// The manifest of `tag` as a later version would write it, beside the old one.
+    Digest put_newer(const std::string& tag) {
+        const Digest digest = store_.load(tag)->manifest().digest;
+        const auto file = file_bytes(store_.directory() + "/manifests/" + to_hex(digest));
+        PlacedManifest newer = *decode_manifest(std::as_bytes(std::span(file)), digest);
+        newer.manifest.format = format_version + 1;
+        const auto bytes = encode_manifest(newer);
+        const Layout layout(store_.directory());
+        EXPECT_TRUE(replace_file(layout.manifests(), to_hex(newer.manifest.digest), bytes));
+        return newer.manifest.digest;
+    }
     void expect_restores(const std::string& tag) {
         const auto restored = restore(store_.directory(), tag, machine_);
         ASSERT_TRUE(restored) << restored.error().message;
@@ -126,27 +137,42 @@ TEST_F(Deferred, TheOldSnapshotOfAReplacedTagSurvives) {
     EXPECT_TRUE(restore(store_.directory(), "a", machine_)->same_memory(first));
 }
 
-TEST_F(Deferred, WhatANewerVersionWroteIsNotTakenForTorn) {
-    const Layout layout(store_.directory());
-    const Digest digest = store_.load("b")->manifest().digest;
-    const auto file = file_bytes(layout.manifest(digest));
-    PlacedManifest newer = *decode_manifest(std::as_bytes(std::span(file)), digest);
-    newer.manifest.format = format_version + 1;
-    const auto bytes = encode_manifest(newer);
-    const std::string reference = encode_reference({"b", newer.manifest.digest});
-    ASSERT_TRUE(replace_file(layout.manifests(), to_hex(newer.manifest.digest), bytes));
-    ASSERT_TRUE(replace_file(layout.deferred(), "b", std::as_bytes(std::span(reference))));
+TEST_F(Deferred, OneOfANewerVersionIsNotLostToAnOlderOne) {
+    const std::string text = encode_reference({"b", put_newer("b")});
+    write_file(Layout(store_.directory()).deferred("b"), {text.begin(), text.end()});
     start_host("two");
-    const auto refused = store_.sync();
-    ASSERT_FALSE(refused);
-    EXPECT_EQ(refused.error().code, ErrorCode::incompatible) << refused.error().message;
-    EXPECT_EQ(refused.error().remedy, "use a newer vm");
-    EXPECT_TRUE(std::filesystem::exists(layout.deferred("b")));
-    EXPECT_TRUE(std::filesystem::exists(layout.manifest(newer.manifest.digest)));
-    // Also where nothing names it yet.
-    std::filesystem::remove(layout.deferred("b"));
+    const auto before = all_files(store_.directory());
+    EXPECT_EQ(save(store_, machine_, "c").error().code, ErrorCode::incompatible);
+    EXPECT_EQ(all_files(store_.directory()), before);
+    const auto report = store_.fsck();
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_TRUE(report->damaged_tags.empty());
+}
+
+TEST_F(Deferred, AManifestOfANewerVersionIsNotTornAlsoWhereNothingNamesIt) {
+    const Digest newer = put_newer("b");
+    std::filesystem::remove(Layout(store_.directory()).deferred("b"));
+    start_host("two");
     EXPECT_EQ(store_.sync().error().code, ErrorCode::incompatible);
-    EXPECT_TRUE(std::filesystem::exists(layout.manifest(newer.manifest.digest)));
+    EXPECT_TRUE(std::filesystem::exists(Layout(store_.directory()).manifest(newer)));
+}
+
+TEST_F(Deferred, ASnapshotOfANewerVersionIsToldAsSuchAndNotAsDamaged) {
+    ASSERT_TRUE(store_.sync());
+    ASSERT_TRUE(write_reference(Layout(store_.directory()), {"b", put_newer("b")}));
+    const auto report = store_.fsck();
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_TRUE(report->damaged_tags.empty());
+    EXPECT_EQ(report->newer_tags, std::vector<std::string>{"b"});
+    ASSERT_FALSE(report->findings.empty());
+    for (const auto& finding : report->findings) {
+        EXPECT_TRUE(finding.newer) << finding.where << ": " << finding.what;
+    }
+    const auto collected = store_.gc();
+    ASSERT_FALSE(collected) << "what belongs to it is not known";
+    EXPECT_EQ(collected.error().code, ErrorCode::incompatible);
+    EXPECT_EQ(collected.error().remedy.find("rm"), std::string::npos) << collected.error().remedy;
+    EXPECT_NE(collected.error().remedy.find("newer vm"), std::string::npos);
 }
 
 TEST_F(Deferred, WithoutAnIdOfTheHostsStartItIsRefused) {

@@ -1,6 +1,6 @@
 // CPU model nestor-v1, of release 0.1.0: complete, and fixed for good. A machine that was saved
-// with it means these values (DESIGN.md, rule 4), so nothing here may follow what the engine learns;
-// the digest in released.hpp holds that.
+// with it means these values (DESIGN.md, rule 4), so nothing here may follow what the engine
+// learns; the digest in released.hpp holds that.
 //
 // What depends on a vCPU's place (leaves 1, 4 and 0BH) is added by cpu_model_cpuid(), what depends
 // on its state (OSXSAVE, OSPKE, APIC, sizes of XSAVE areas) by cpuid(). SDM 2A, CPUID; SDM 4.

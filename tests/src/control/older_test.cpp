@@ -46,11 +46,14 @@ TEST_F(OlderTest, AMachineOfOlderSemanticsGoesOnAndSaysWhatChanged) {
     EXPECT_FALSE(found[0].blocks);
     EXPECT_EQ(found[0].have, std::to_string(hv::engine_semantics));
     EXPECT_EQ(found[0].need, "1");
-    EXPECT_EQ(found[0].remedy.find("goes on under semantics " +
-                                   std::to_string(hv::engine_semantics) + ": an instruction that"),
-              0U)
-        << found[0].remedy;
-    EXPECT_EQ(found[0].remedy.find("first release"), std::string::npos);
+    EXPECT_EQ(found[0].remedy,
+              "saved under semantics 1, goes on under " + std::to_string(hv::engine_semantics));
+    ASSERT_EQ(found[0].changes.size(), hv::engine_semantics - 1) << "one for each number";
+    for (std::size_t i = 0; i < found[0].changes.size(); ++i) {
+        const hv::SemanticsChange& change = hv::semantics_changes[i + 1];
+        EXPECT_EQ(found[0].changes[i],
+                  std::to_string(change.number) + ": " + std::string(change.what));
+    }
     EXPECT_TRUE(refuse("no", findings(snapshot, this_host())));
 }
 
@@ -74,11 +77,28 @@ TEST_F(OlderTest, AnotherHostTellsWhatItsSemanticsChanged) {
     auto found = about_semantics(snapshot, other);
     ASSERT_EQ(found.size(), 1U);
     EXPECT_FALSE(found[0].blocks);
-    EXPECT_NE(found[0].remedy.find("is not told"), std::string::npos) << found[0].remedy;
+    const std::string next = std::to_string(other.engine_semantics);
+    EXPECT_EQ(found[0].changes, std::vector<std::string>{next + ": what changed is not told"});
     other.semantics.push_back({other.engine_semantics, "9.9.9", "the sky is green"});
     found = about_semantics(snapshot, *offer_from_json(to_json(other)));
     ASSERT_EQ(found.size(), 1U);
-    EXPECT_NE(found[0].remedy.find(": the sky is green"), std::string::npos) << found[0].remedy;
+    EXPECT_EQ(found[0].changes, std::vector<std::string>{next + ": the sky is green"});
+    other.engine_semantics = ~0U;
+    found = about_semantics(snapshot, other);
+    ASSERT_EQ(found.size(), 1U);
+    ASSERT_EQ(found[0].changes.size(), 2U);
+    EXPECT_EQ(found[0].changes[1].find(std::to_string(hv::engine_semantics + 2) + " to 4294967295"),
+              0U);
+}
+
+TEST_F(OlderTest, AMachineWithoutBootImagesIsToldThatAResetEndsIt) {
+    const auto without = image_findings(saved(*booted(1000), "old", 1).manifest());
+    ASSERT_EQ(without.size(), 1U);
+    EXPECT_EQ(without[0].path, "images");
+    EXPECT_FALSE(without[0].blocks);
+    auto to = store();
+    ASSERT_TRUE(booted(1000)->save(to, as("whole")));
+    EXPECT_TRUE(image_findings(to.load("whole")->manifest()).empty());
 }
 
 TEST_F(OlderTest, WhatIsSavedAfterwardsCarriesThePresentNumberAndTheSameDigest) {
