@@ -29,7 +29,7 @@ def parse(text, where):
     """{variant: {name: Row}}; the variant of the first rows is the empty string."""
     variants, variant = {"": {}}, ""
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#", 1)[0].split(None, 3)
+        words = line.split("#", 1)[0].strip().split(None, 3)
         at = f"{where}:{number}"
         if not words:
             continue
