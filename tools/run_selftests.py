@@ -26,7 +26,7 @@ VM = os.environ.get("VM", str(ROOT / "build/release/src/cli/vm"))
 MAKE_IMAGE = ROOT / "tools/selftests.d/make_image"
 # What KVM is loaded with, besides its defaults: parameters of kvm after "kvm.", else of kvm-intel.
 VARIANTS = ("ept=0", "enable_apicv=0", "unrestricted_guest=0", "kvm.force_emulation_prefix=1")
-GUEST_SECONDS = 30  # of guest time, for one selftest
+GUEST_SECONDS = 600  # of guest time, for one selftest
 HOST_SECONDS = 900  # of the host's, for a machine that makes no progress of its own
 MEMORY = "4G"  # several selftests want 1G for a guest of theirs
 SKIPPED = 77
@@ -87,7 +87,7 @@ class Machines:
         environment = dict(os.environ, XDG_RUNTIME_DIR=str(self.runtime), NESTOR_STORE=str(self.store))
         process = subprocess.Popen(
             [VM, *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, bufsize=0,
         )  # fmt: skip
         limit = threading.Timer(HOST_SECONDS, process.kill)
         limit.start()
@@ -95,7 +95,6 @@ class Machines:
             # Standard input stays open: its end would be the end of the serial line.
             if line is not None:
                 process.stdin.write(line.encode() + b"\n")
-                process.stdin.flush()
         except BrokenPipeError:
             pass  # the output says why it ended
         output = process.stdout.read().decode(errors="replace").replace("\r", "")
@@ -186,7 +185,7 @@ class Report:
     def outcome(self, image, variant, row, name, outcome):
         result, words = selftest_lists.judge(row, outcome.verdict, outcome.detail)
         self.counts[result] += 1
-        what = ":".join(filter(None, (image.series, variant, name)))
+        what = "/".join(filter(None, (image.series, variant, name)))
         again = ["tools/selftests", "--source", image.series, *(["--variant", variant] if variant else []), name]
         notes = {"ok": "", "skip": f" # SKIP {words}", "known": f" # SKIP known to fail: {words}", "wrong": f" - {words}"}
         self._tap("not ok" if result == "wrong" else "ok", what, notes[result])
@@ -267,7 +266,7 @@ def run_image(image, options, report, scratch):
             try:
                 machines.load(variant)
             except Unavailable as why:
-                report.skip(":".join(filter(None, (image.series, variant, "all"))), str(why))
+                report.skip("/".join(filter(None, (image.series, variant, "all"))), str(why))
                 continue
             runs = [
                 pool.submit(machines.run, variant, name) if name in image.tests else None for name in names
@@ -292,7 +291,7 @@ def images(options):
         try:
             yield make_image(serieses, options.refresh, near), None
         except Unavailable as why:
-            yield None, (" ".join(serieses), str(why))
+            yield None, ("linux-source-" + ",".join(serieses), str(why))
 
 
 def list_expected(options):
@@ -311,7 +310,7 @@ def main():
     report = Report(options.tap, options.verbose)
     for image, missing in images(options):
         if missing:
-            report.skip(f"{missing[0]}:all", missing[1])
+            report.skip(missing[0], missing[1])
             continue
         with tempfile.TemporaryDirectory(prefix="selftests-") as scratch:
             run_image(image, options, report, pathlib.Path(scratch))

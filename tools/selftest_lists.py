@@ -1,15 +1,15 @@
 """The expected verdicts of the KVM selftests: tools/selftests.d/SERIES.list, read and compared.
 
 A line is NAME VERDICT WHEN REASON, `#` begins a comment. VERDICT is what the selftest is expected to say: pass,
-skip, fail. WHEN is quick (every run of the tests), rest (with --long) or named (only by name, since it takes too
-long or wants what the machine has not). All but a pass that is quick or rest has a reason. After a line
+skip, fail, or long: it has not ended within the limits. WHEN is quick (every run of the tests), rest (with --long)
+or named (only by name), as what is long must be. All but a pass that is quick or rest has a reason. After a line
 `[PARAMETERS]` come the rows that differ where KVM is loaded with these; what is quick there is among them.
 """
 import dataclasses
 import pathlib
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "selftests.d"
-VERDICTS = ("pass", "skip", "fail")
+VERDICTS = ("pass", "skip", "fail", "long")
 TIMES = ("quick", "rest", "named")
 
 
@@ -44,6 +44,8 @@ def parse(text, where):
         row = Row(*words)
         if not row.reason and (row.verdict != "pass" or row.when == "named"):
             raise Wrong(f"{at}: {row.name} has no reason")
+        if row.verdict == "long" and row.when != "named":
+            raise Wrong(f"{at}: {row.name} is long, so it is to run only when named")
         if row.name in variants[variant]:
             raise Wrong(f"{at}: {row.name} is there twice")
         if variant and row.name not in variants[""]:
@@ -77,6 +79,8 @@ def judge(row, verdict, detail=""):
     """What a verdict means beside the expected one: ("ok" | "skip" | "known" | "wrong", a line that says it)."""
     if row is None:
         return "wrong", f"{verdict}, and not in the list"
+    if row.verdict == "long":
+        return "known", f"listed as long: {row.reason}"
     if verdict == row.verdict:
         return {"pass": "ok", "skip": "skip", "fail": "known"}[verdict], row.reason
     if row.verdict == "fail" and verdict == "pass":

@@ -54,7 +54,8 @@ class Lists(unittest.TestCase):
         self.assertEqual((rows["svm_test"].verdict, rows["svm_test"].when), ("skip", "rest"))
 
     def test_a_failure_or_skip_without_a_reason_is_refused(self):
-        for line in ("a fail quick", "a skip rest", "a pass named", "a broken quick why", "a pass soon", "a pass"):
+        for line in ("a fail quick", "a skip rest", "a pass named", "a broken quick why", "a pass soon", "a pass",
+                     "a long rest why"):  # fmt: skip
             with self.assertRaises(Wrong, msg=line):
                 parse(line, "list")
 
