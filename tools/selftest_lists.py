@@ -1,12 +1,13 @@
 """The expected verdicts of the KVM selftests: tools/selftests.d/SERIES.list, read and compared.
 
-A line is NAME VERDICT WHEN REASON, `#` begins a comment. VERDICT is what the selftest is expected to say: pass,
+A line is NAME VERDICT WHEN REASON, `# ` begins a comment (#GP does not). VERDICT is what the selftest is expected to say: pass,
 skip, fail, or long: it has not ended within the limits. WHEN is quick (every run of the tests), rest (with --long)
 or named (only by name), as what is long must be. All but a pass that is quick or rest has a reason. After a line
 `[PARAMETERS]` come the rows that differ where KVM is loaded with these; what is quick there is among them.
 """
 import dataclasses
 import pathlib
+import re
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "selftests.d"
 VERDICTS = ("pass", "skip", "fail", "long")
@@ -29,7 +30,7 @@ def parse(text, where):
     """{variant: {name: Row}}; the variant of the first rows is the empty string."""
     variants, variant = {"": {}}, ""
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#", 1)[0].strip().split(None, 3)
+        words = re.sub(r"(^|\s)#(\s.*)?$", "", line).strip().split(None, 3)
         at = f"{where}:{number}"
         if not words:
             continue

@@ -14,7 +14,7 @@ from selftest_lists import Wrong, expected, judge, parse  # noqa: E402
 LIST = """
 state_test  pass quick
 svm_test    skip quick  no SVM
-debug_regs  fail rest   a fault of ours   # and a comment
+debug_regs  fail rest   a #GP of ours   # and a comment
 [ept=0]
 state_test  fail quick  another
 """
@@ -33,7 +33,7 @@ class Lists(unittest.TestCase):
     def test_an_expected_verdict_is_right(self):
         self.assertEqual(judge(self.rows["state_test"], "pass"), ("ok", ""))
         self.assertEqual(judge(self.rows["svm_test"], "skip"), ("skip", "no SVM"))
-        self.assertEqual(judge(self.rows["debug_regs"], "fail"), ("known", "a fault of ours"))
+        self.assertEqual(judge(self.rows["debug_regs"], "fail"), ("known", "a #GP of ours"))
 
     def test_a_listed_failure_that_passes_is_wrong(self):
         result, words = judge(self.rows["debug_regs"], "pass")
