@@ -261,6 +261,9 @@ def run_image(image, options, report, scratch):
             names = chosen(rows, image.tests, options)
             if not names:
                 continue
+            if variant and variant not in lists and not options.variant:
+                report.skip("/".join((image.series, variant, "all")), "the list has no part for it")
+                continue
             if variant and not options.tap:
                 print(f"with {variant}")
             try:

@@ -1,9 +1,10 @@
 """The expected verdicts of the KVM selftests: tools/selftests.d/SERIES.list, read and compared.
 
-A line is NAME VERDICT WHEN REASON, `# ` begins a comment (#GP does not). VERDICT is what the selftest is expected to say: pass,
-skip, fail, or long: it has not ended within the limits. WHEN is quick (every run of the tests), rest (with --long)
-or named (only by name), as what is long must be. All but a pass that is quick or rest has a reason. After a line
-`[PARAMETERS]` come the rows that differ where KVM is loaded with these; what is quick there is among them.
+A line is NAME VERDICT WHEN REASON, `# ` begins a comment (#GP does not). VERDICT is what the selftest is
+expected to say: pass, skip, fail, or long: it has not ended within the limits. WHEN is quick (every run of
+the tests), rest (with --long) or named (only by name), as what is long must be. All but a pass that is quick
+or rest has a reason. After a line `[PARAMETERS]` come the rows that differ where KVM is loaded with these;
+what is quick there is among them.
 """
 import dataclasses
 import pathlib
