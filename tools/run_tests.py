@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPECTED_SKIPS = ROOT / "tools" / "expected_skips.txt"
 # Cheap suites first, so that a small mistake shows soon. Suites not named here run after these.
-ORDER = ["style", "unit", "guests", "qemu", "oracle", "fuzz", "cli", "linux"]
+ORDER = ["style", "unit", "guests", "qemu", "oracle", "fuzz", "cli", "linux", "selftests"]
 NEEDS_LINUX = {"linux", "cli"}
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +147,24 @@ def tests_of(lane):
 GTEST_CASE = re.compile(r"^\[\s+(OK|FAILED|SKIPPED)\s+\] (\S+?),?(?: where .*)? \(\d+ ms\)$", re.M)
 GTEST_RUN = re.compile(r"^\[ RUN      \] (\S+)$", re.M)
 PYTHON_CASE = re.compile(r"^(test\w+) \(.*?\) \.\.\. (?:.*\n)*?(ok|FAIL|ERROR|skipped .*)$", re.M)
+TAP_CASE = re.compile(r"^(ok|not ok) \d+ - (\S+)(?: # SKIP (.*)| - .*)?$", re.M)
+TAP_AGAIN = re.compile(r"^# reproduce: (.*)$", re.M)
+
+
+def count_tap(record, output, whole):
+    """One tally entry for each line of the Test Anything Protocol."""
+    tally = Tally()
+    for case in TAP_CASE.finditer(output):
+        outcome, name, reason = case.groups()
+        if outcome == "not ok":
+            again = TAP_AGAIN.match(output, case.end() + 1)
+            tally.failed += 1
+            tally.failures.append((f"{record['name']} {name}", shell(again[1].split(), ROOT) if again else whole))
+        elif reason is not None:
+            tally.skipped.append((f"{record['name']} {name}", reason))
+        else:
+            tally.passed += 1
+    return tally
 
 
 def count_gtest(record, output, again):
@@ -186,6 +204,8 @@ def count(record, directory):
 
     if GTEST_RUN.search(output):
         tally = count_gtest(record, output, again)
+    elif TAP_CASE.search(output):
+        tally = count_tap(record, output, whole)
     elif PYTHON_CASE.search(output):
         tally = Tally()
         for case, outcome in PYTHON_CASE.findall(output):
