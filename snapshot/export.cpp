@@ -24,6 +24,27 @@ struct DigestHash {
     }
 };
 
+/// The snapshot as another version would have written it; the same one where it did.
+std::shared_ptr<const SnapshotData> written_as(std::shared_ptr<const SnapshotData> snapshot,
+                                               const WriteAs& version) {
+    const Manifest& old = snapshot->placed.manifest;
+    if (old.format == version.format && old.schema_set == version.schema_set &&
+        old.engine_semantics == version.engine_semantics) {
+        return snapshot;
+    }
+    auto other = std::make_shared<SnapshotData>(*snapshot);
+    Manifest& manifest = other->placed.manifest;
+    if (version.format == format_without_images && !manifest.images.empty()) {
+        drop_images(other->placed);
+    }
+    manifest.format = version.format;
+    manifest.schema_set = version.schema_set;
+    manifest.engine_semantics = version.engine_semantics;
+    manifest.parent.reset();
+    manifest.parent_tag.clear();
+    return other;
+}
+
 class Exporter final {
 public:
     Exporter(std::vector<std::shared_ptr<const SnapshotData>> snapshots, int fd,
@@ -69,7 +90,7 @@ private:
             placed.units.assign(placed.units.size(), Location{});
             placed.region_roots.assign(placed.region_roots.size(), Location{});
             placed.image_roots.assign(placed.image_roots.size(), Location{});
-            const auto file = encode_manifest(placed);
+            const auto file = encode_manifest(placed); // gives it its digest
             const StreamEntry entry{placed.manifest.digest, static_cast<u32>(snapshot->tag.size()),
                                     static_cast<u32>(file.size())};
             append(bytes_of(entry));
@@ -221,7 +242,9 @@ Result<ExportReport> Store::export_to(std::span<const std::string> tags, int fd,
                 return fail(ErrorCode::usage, "snapshot " + tag + " is named twice");
             }
         }
-        snapshots.push_back(TRY(impl_->load(tag)));
+        auto snapshot = TRY(impl_->load(tag));
+        snapshots.push_back(options.write_as ? written_as(std::move(snapshot), *options.write_as)
+                                             : std::move(snapshot));
     }
     return Exporter(std::move(snapshots), fd, options).run();
 }

@@ -96,7 +96,18 @@ struct FsckReport {
     u64 snapshots = 0;
 };
 
+/// How manifests are written for a version that knows less.
+struct WriteAs {
+    u32 format = format_version;
+    Digest schema_set;
+    u32 engine_semantics = 0;
+};
+
 struct ExportOptions {
+    /// Each snapshot becomes one that this version could have written, without what else it says of
+    /// itself; it has no parent then, because that is another one. Whether units and contract say
+    /// something to that version is the caller's affair.
+    std::optional<WriteAs> write_as;
     Progress progress; ///< in bytes of memory of the snapshots
 };
 

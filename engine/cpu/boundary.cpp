@@ -67,6 +67,16 @@ bool Cpu::deliver_injected() {
         return false;
     }
     const Event e = *injected;
+    if (own_flags) {
+        // Waited for a page only: it is delivered as it would have been at once.
+        s.rflags = *own_flags;
+        own_flags.reset();
+        injected.reset();
+        attention &= ~Attention::injection;
+        task_switched = true;
+        event = e;
+        return stop_for(Outcome::fault);
+    }
     s.activity = state::ActivityState::active;
     if (!deliver(e)) {
         if (outcome == Outcome::vm_exit) {

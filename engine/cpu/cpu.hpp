@@ -153,6 +153,7 @@ public:
     PendingAccess access; ///< with Outcome::access
     u64 wanted_page = 0;  ///< guest frame, with page_needed and copy_needed
     std::optional<Event> injected;
+    std::optional<u64> own_flags;    ///< `injected` is an exception of the program: its RFLAGS
     std::optional<Event> delivering; ///< being delivered: the IDT-vectoring event of an exit
 
     Controls controls;
@@ -160,6 +161,7 @@ public:
     u64 preemption_deadline = no_deadline; ///< tick at which the VMX preemption timer expires
     static constexpr u64 no_deadline = ~u64{0};
     bool nmi_unblocked = false;     ///< the running IRET ended blocking by NMI
+    bool task_switched = false;     ///< what is to be delivered came up behind a task switch
     u16 apic_write = no_apic_write; ///< offset in the virtual-APIC page that the instruction wrote
     static constexpr u16 no_apic_write = 0xffff;
     Clock clock;

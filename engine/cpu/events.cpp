@@ -3,8 +3,9 @@
 // Cpu::deliver takes one event to its handler, with the faults of the delivery itself: they combine
 // with the event to the second fault, a double fault or a triple fault (SDM 3A table 6-5). Nothing
 // is committed until the whole frame is known to fit; a page that is missing leaves CR2 and DR6 too
-// as they were, so that the delivery can start again. A fault inside a delivery that is already
-// part of a VM entry's injection is subject to the exception bitmap, the injected event is not.
+// as they were, so that the delivery can start again; behind a task switch the event is kept. A
+// fault inside a delivery that is already part of a VM entry's injection is subject to the
+// exception bitmap, the injected event is not.
 #include "engine/cpu/ept.hpp"
 #include "engine/cpu/injection.hpp"
 #include "engine/cpu/system.hpp"
@@ -147,6 +148,7 @@ bool Cpu::deliver(const Event& first) {
         if (exempt ? deliver_injected_once(*this, e) : deliver_once(*this, e)) {
             delivering.reset();
             nmi_unblocked = false;
+            task_switched = false;
             s.activity = state::ActivityState::active;
             s.blocking_by_sti = false;
             s.blocking_by_mov_ss = false;
@@ -177,6 +179,14 @@ bool Cpu::deliver(const Event& first) {
             exit.idt_vectoring_error = delivering->has_error ? delivering->error : 0;
             exit.instruction_length = delivering->instruction_length;
         }
+    } else if (task_switched) {
+        // What led here is over and does not start again (SDM 3A 7.3): the event waits in the new
+        // task, as L0 would inject it, with what it left in CR2 and DR6.
+        own_flags = s.rflags;
+        if (pushes_rf(e)) {
+            s.rflags |= rflags::rf;
+        }
+        inject(e);
     } else {
         s.blocking_by_nmi |= nmi_unblocked; // IRET starts again
         s.cr2 = old_cr2;
@@ -192,6 +202,7 @@ bool Cpu::deliver(const Event& first) {
     }
     delivering.reset();
     nmi_unblocked = false;
+    task_switched = false;
     return false;
 }
 

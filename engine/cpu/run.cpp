@@ -70,6 +70,8 @@ void Cpu::transition() {
     forget_answers();
     injected.reset();
     delivering.reset();
+    task_switched = false;
+    own_flags.reset();
     monitor_trap_pending = false;
     preemption_deadline = no_deadline;
     leave_translations();

@@ -348,6 +348,7 @@ bool task_switch(const Site& site, u16 selector, const Descriptor& tss, TaskSwit
         return false;
     }
     committed = true;
+    cpu.task_switched = !ok || s.debug_trap();
     if (ok && s.debug_trap()) {
         // SDM 3B 18.3.1.5: the T flag's #DB comes before the new task's first instruction.
         return cpu.set_fault(Exception::db, 0, dr6::bt);

@@ -1,4 +1,5 @@
-// Read access to live state by its description; shared by the codec's sources, nobody else's.
+// Read access to live state by its description; shared by the codec's sources,
+// and by tests that look at state by paths.
 #pragma once
 
 #include <cstddef>

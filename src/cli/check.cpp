@@ -6,6 +6,7 @@
 #include "src/cli/snap.hpp"
 #include "src/cli/verbs.hpp"
 #include "src/control/contract.hpp"
+#include "src/control/older_version.hpp"
 #include "src/control/paths.hpp"
 
 namespace nestor::cli {
@@ -18,6 +19,7 @@ struct CheckOptions {
     std::string tag;
     std::string store;
     std::string against = "host";
+    std::string version;
     bool json = false;
 };
 
@@ -31,7 +33,19 @@ Result<control::HostOffer> offer_of(const std::string& against) {
                against);
 }
 
+/// Whether an older version could run it, once it is written for that: vm snap export --for.
+Result<int> check_for(const CheckOptions& o) {
+    const control::OlderVersion version = TRY(control::older_version(o.version));
+    const std::string directory = TRY(control::store_directory(o.store));
+    const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
+    const auto found = control::findings_for(TRY(store.load(o.tag)), version);
+    return print_findings(o.tag, "vm " + version.name, found, o.json);
+}
+
 Result<int> check(const CheckOptions& o) {
+    if (!o.version.empty()) {
+        return check_for(o);
+    }
     const control::HostOffer offer = TRY(offer_of(o.against));
     const std::string directory = TRY(control::store_directory(o.store));
     const auto store = TRY(snapshot::Store::open(directory, snapshot::Store::Mode::existing));
@@ -56,6 +70,8 @@ void add_check(CLI::App& app, int& status) {
                  o->json);
     add_argument(verb, "tag", o->tag, "Snapshot");
     add_option(verb, "--against", o->against, "host, or a file that vm host dump wrote");
+    add_option(verb, "--for", o->version,
+               "Instead: an older version that vm snap export --for could write it for");
     add_store_option(verb, o->store);
     on_chosen(verb, status, o->json, [o] { return check(*o); });
 }
