@@ -180,7 +180,7 @@ bool Cpu::deliver(const Event& first) {
             exit.instruction_length = delivering->instruction_length;
         }
     } else if (task_switched) {
-        // What led here is over and does not start again (SDM 3A 7.3): the event waits in the new
+        // What led here is over and does not start again (SDM 3A 8.3): the event waits in the new
         // task, as L0 would inject it, with what it left in CR2 and DR6.
         own_flags = s.rflags;
         if (pushes_rf(e)) {

@@ -142,8 +142,8 @@ public:
 
     /// Raises the timer's interrupt if its time has come. `tsc` is the TSC at `ticks`.
     void run_timer(u64 ticks, u64 tsc);
-    /// Tick of the timer's next expiry, which may have passed; all ones when there is none. `tsc` is
-    /// the TSC at `ticks`.
+    /// Tick of the timer's next expiry, which may have passed; all ones when there is none. `tsc`
+    /// is the TSC at `ticks`.
     [[nodiscard]] u64 next_deadline(u64 ticks, u64 tsc) const;
 
     [[nodiscard]] state::Lapic state() const;
