@@ -26,7 +26,7 @@ VM = os.environ.get("VM", str(ROOT / "build/release/src/cli/vm"))
 MAKE_IMAGE = ROOT / "tools/selftests.d/make_image"
 # What KVM is loaded with, besides its defaults: parameters of kvm after "kvm.", else of kvm-intel.
 VARIANTS = ("ept=0", "enable_apicv=0", "unrestricted_guest=0", "kvm.force_emulation_prefix=1")
-GUEST_SECONDS = 600  # of guest time, for one selftest
+GUEST_SECONDS = 600  # of guest time, from the machine's start, which takes 3
 HOST_SECONDS = 900  # of the host's, for a machine that makes no progress of its own
 MEMORY = "4G"  # several selftests want 1G for a guest of theirs
 SKIPPED = 77
@@ -89,7 +89,8 @@ class Machines:
             [VM, *map(str, arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, bufsize=0,
         )  # fmt: skip
-        limit = threading.Timer(HOST_SECONDS, process.kill)
+        killed = threading.Event()
+        limit = threading.Timer(HOST_SECONDS, lambda: (killed.set(), process.kill()))
         limit.start()
         try:
             # Standard input stays open: its end would be the end of the serial line.
@@ -103,6 +104,10 @@ class Machines:
         limit.cancel()
         process.stdin.close()
         process.stdout.close()
+        if killed.is_set():
+            output += f"\nkilled after {HOST_SECONDS} s"
+        elif process.returncode < 0:
+            output += f"\nvm was ended by signal {-process.returncode}"
         return output, used.ru_utime + used.ru_stime
 
     def boot(self):
@@ -147,7 +152,8 @@ def read(name, output, seconds):
     """The outcome that a machine's serial output tells."""
     found = re.search(r"^guest: verdict (\S+) (\d+)( complaint)? from ([\d.]+) to ([\d.]+)$", output, re.M)
     if not found or found[1] != name:
-        return Outcome("fail", "gave no verdict: it hung, or the machine did", output, seconds)
+        end = output.strip().splitlines()[-1:] or [f"still running after {GUEST_SECONDS} s of guest time"]
+        return Outcome("fail", f"gave no verdict: {end[0][:200]}", output, seconds)
     text, status = output[: found.start()], int(found[2])
     guest = float(found[5]) - float(found[4])
     if found[3]:
