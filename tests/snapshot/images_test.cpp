@@ -36,7 +36,8 @@ protected:
         EXPECT_TRUE(restored->same_memory(machine));
     }
     void expect_sound(const Store& store) {
-        for (const auto& finding : store.fsck()->findings) {
+        const auto report = store.fsck();
+        for (const auto& finding : report->findings) {
             ADD_FAILURE() << finding.where << ": " << finding.what;
         }
     }
