@@ -129,6 +129,25 @@ inline constexpr std::pair<Apicv, const char*> apicvs[] = {{Apicv::on, "APICv"},
                                                            {Apicv::turned_off, "APICv turned off"},
                                                            {Apicv::turned_on, "APICv turned on"}};
 
+/// Whether L1's APICv is inhibited at first.
+inline bool begins_without(Apicv apicv) { return apicv == Apicv::off || apicv == Apicv::turned_on; }
+
+/// While the first access is not complete, APICv is turned and the device raises what it raises.
+inline void raise_at_first_access(Host& host, Raised raised, Apicv apicv,
+                                  const state::ApicvInhibits& inhibits) {
+    host.at_access = [&host, raised, apicv, inhibits](unsigned n) {
+        if (n != 1) {
+            return;
+        }
+        if (apicv == Apicv::turned_off || apicv == Apicv::turned_on) {
+            state::ApicvInhibits turned = inhibits;
+            turned.disabled = apicv == Apicv::turned_off;
+            host.vcpu.set_inhibits(turned);
+        }
+        raise(host, raised);
+    };
+}
+
 /// What else the boundary may be looked at for.
 inline void set_registers(state::Cpu& s, const Kind& kind) {
     s.gpr[0] = 'A';

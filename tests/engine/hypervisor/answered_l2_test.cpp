@@ -78,18 +78,9 @@ void try_l2(const Kind& kind, Raised raised, Apicv apicv, Guest guest, unsigned 
     set_guest(host, v12, guest, variant);
     ASSERT_TRUE(host.vcpu.load(Host::before_launch(v, v12)));
     state::ApicvInhibits inhibits;
-    inhibits.disabled = apicv == Apicv::off || apicv == Apicv::turned_on;
+    inhibits.disabled = begins_without(apicv);
     host.vcpu.set_inhibits(inhibits);
-    host.at_access = [&](unsigned n) {
-        if (n != 1) {
-            return;
-        }
-        if (apicv == Apicv::turned_off || apicv == Apicv::turned_on) {
-            inhibits.disabled = apicv == Apicv::turned_off;
-            host.vcpu.set_inhibits(inhibits);
-        }
-        raise(host, raised);
-    };
+    raise_at_first_access(host, raised, apicv, inhibits);
     static_cast<void>(host.run());
     const state::Vcpu after = host.vcpu.save();
     const bool in_l2 = after.cpu.in_smm ? after.nested.smm.guest_mode : after.nested.guest_mode;

@@ -52,23 +52,14 @@ void try_l1(const Kind& kind, Raised raised, Apicv apicv, Condition condition) {
     set_condition(host, v, condition);
     ASSERT_TRUE(host.vcpu.load(v));
     state::ApicvInhibits inhibits;
-    inhibits.disabled = apicv == Apicv::off || apicv == Apicv::turned_on;
+    inhibits.disabled = begins_without(apicv);
     inhibits.block_irq = raised == Raised::unblocked;
     host.vcpu.set_inhibits(inhibits);
     host.vcpu.set_dirty_logging(condition == Condition::logging);
     if (raised == Raised::unblocked) {
         raise(host, Raised::edge);
     }
-    host.at_access = [&](unsigned n) {
-        if (n != 1) {
-            return;
-        }
-        if (apicv == Apicv::turned_off || apicv == Apicv::turned_on) {
-            inhibits.disabled = apicv == Apicv::turned_off;
-            host.vcpu.set_inhibits(inhibits);
-        }
-        raise(host, raised);
-    };
+    raise_at_first_access(host, raised, apicv, inhibits);
     const Exit exit = host.run();
     const state::Vcpu after = host.vcpu.save();
     if (raised == Raised::init) {
